@@ -1,0 +1,249 @@
+"""Frozen configurations, the one path that overrides them, and the keys under which results are stored."""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bbqrec.errors import InputError
+from bbqrec.schema import COMPONENTS
+
+STAGE_VERSIONS = {"quantizer": 1, "recommender": 1}
+"""Raised by one whenever a change to a stage's code changes its results, so that old artefacts are not reused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerConfig:
+    """Stage 1 (Sec. 4.1). Defaults are the paper's (Sec. 5.1, 5.4) or, where it is silent, documented decisions."""
+
+    components: tuple[str, ...] = COMPONENTS
+    levels: int = 3
+    codes: int = 256
+    width: int = 128
+    hidden: int = 512
+    shared: bool = True
+    """One codebook per level for all components (Sec. 4.1.2); False gives each component its own (w/o U)."""
+    disentangle: bool = True
+    """Specific encoders and L_MIM (Eq. 2-3); False removes both (w/o MIM)."""
+    contrastive: bool = True
+    """The sequence-to-item task L_Rec (Eq. 12)."""
+    alpha: float = 0.25
+    beta: float = 1.0
+    gamma: float = 1.0
+    tau: float = 0.1
+    reduction: Literal["mean", "sum"] = "mean"
+    gamma_warmup_epochs: int = 2
+    club_steps: int = 5
+    club_hidden: int = 256
+    club_learning_rate: float = 1e-3
+    sequence_layers: int = 2
+    sequence_heads: int = 4
+    dropout: float = 0.1
+    max_history: int = 20
+    kmeans_iterations: int = 10
+    restart_dead_codes: bool = True
+    epochs: int = 40
+    batch_users: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        unknown = [c for c in self.components if c not in COMPONENTS]
+        if unknown or not self.components or len(set(self.components)) != len(self.components):
+            raise ValueError(f"components={self.components} must be distinct names out of {COMPONENTS}")
+        _positive(self, "levels", "codes", "width", "hidden", "epochs", "batch_users", "max_history")
+        if self.contrastive and self.vector_width % self.sequence_heads:
+            raise ValueError(f"sequence_heads={self.sequence_heads} must divide the width of v, {self.vector_width}")
+
+    @property
+    def vector_width(self) -> int:
+        """Width of v_i (Eq. 10)."""
+        return self.width * len(self.components)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Components that have raw features."""
+        return tuple(c for c in self.components if c != "id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommenderConfig:
+    """Stage 2 (Sec. 4.2). The sizes of the generator are TIGER's and LETTER's; the paper gives none."""
+
+    layout: Literal["composite", "flat"] = "composite"
+    """`composite`: a position holds one code per component, predicted by parallel heads; `flat`: a code a position."""
+    disambiguate: bool = False
+    """Append one level that numbers the items of a collision (TIGER)."""
+    similarity: bool = True
+    """Similarity-enhanced self-attention in the encoder (Eq. 14-17); False is variant S."""
+    inherit_codebook: bool = False
+    """Start the code embeddings from the codebook vectors (variant E)."""
+    history: Literal["prefix", "packed"] = "prefix"
+    """`prefix`: each training prefix is an example of its own, encoded bidirectionally. `packed`: a user's history is
+    encoded once with an item-causal encoder and every position is a target of the same pass."""
+    buckets: int = 100
+    similarity_init: Literal["ones", "uniform"] = "ones"
+    fusion: Literal["concat", "sum"] = "concat"
+    d_model: int = 128
+    heads: int = 6
+    head_width: int = 64
+    d_ff: int = 1024
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    dropout: float = 0.1
+    attention_scale: Literal["t5", "sqrt"] = "t5"
+    relative_buckets: int = 32
+    relative_max_distance: int = 128
+    max_history: int = 20
+    epochs: int = 200
+    patience: int = 10
+    """Epochs without a better validation NDCG@10 after which training stops."""
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    beam: int = 50
+    validation_beam: int = 20
+    """Beam of the per-epoch validation; the selected checkpoint is judged with `beam`."""
+    validation_users: int = 0
+    """Users drawn (by the run's seed) for the per-epoch validation; 0 takes all of them."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "buckets", "d_model", "heads", "head_width", "d_ff", "encoder_layers", "decoder_layers")
+        _positive(self, "max_history", "epochs", "batch_size", "beam", "validation_beam")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout={self.dropout} must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One complete run: data set (name and fingerprint), seed and both stages."""
+
+    dataset: str
+    fingerprint: str
+    seed: int
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    recommender: RecommenderConfig = field(default_factory=RecommenderConfig)
+
+    @property
+    def quantizer_key(self) -> str:
+        """Key of the stage-1 artefact: everything that can change it, and nothing else."""
+        return digest(
+            {
+                "stage": "quantizer",
+                "version": STAGE_VERSIONS["quantizer"],
+                "data": self.fingerprint,
+                "seed": self.seed,
+                "config": to_json(self.quantizer),
+            }
+        )
+
+    @property
+    def recommender_key(self) -> str:
+        """Key of the stage-2 artefact; it contains the stage-1 key."""
+        return digest(
+            {
+                "stage": "recommender",
+                "version": STAGE_VERSIONS["recommender"],
+                "quantizer": self.quantizer_key,
+                "seed": self.seed,
+                "config": to_json(self.recommender),
+            }
+        )
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)} must be at least 1")
+
+
+def digest(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The config as plain JSON types (tuples become lists)."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_json(cls: type, value: dict[str, Any]) -> Any:
+    """The inverse of `to_json`; an unknown field raises InputError."""
+    return with_overrides(cls(**_required(cls, value)), _flatten(value))
+
+
+def _required(cls: type, value: dict[str, Any]) -> dict[str, Any]:
+    missing = (dataclasses.MISSING, dataclasses.MISSING)
+    return {f.name: value[f.name] for f in dataclasses.fields(cls) if (f.default, f.default_factory) == missing}
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat.update(_flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item})
+    return flat
+
+
+def with_overrides(config: Any, overrides: dict[str, Any]) -> Any:
+    """`config` with dotted fields replaced, e.g. {"quantizer.levels": 4}; strings are parsed to the field's type.
+
+    Raises InputError naming class, field and value for a misspelt name, a wrong type or a value that the config refuses.
+    """
+    nested: dict[str, dict[str, Any]] = {}
+    direct: dict[str, Any] = {}
+    hints = typing.get_type_hints(type(config))
+    for path, value in overrides.items():
+        name, _, rest = path.partition(".")
+        if name not in hints:
+            raise InputError(
+                f"{type(config).__name__} has no field {name!r} (override {path}={value!r})",
+                f"use one of {', '.join(hints)}",
+            )
+        if rest:
+            nested.setdefault(name, {})[rest] = value
+        else:
+            direct[name] = _convert(type(config).__name__, name, hints[name], value)
+    for name, inner in nested.items():
+        if not dataclasses.is_dataclass(getattr(config, name)):
+            raise InputError(f"{type(config).__name__}.{name} has no fields (override {name}.{next(iter(inner))})", f"set {name} itself")
+        direct[name] = with_overrides(getattr(config, name), inner)
+    try:
+        return dataclasses.replace(config, **direct)
+    except ValueError as error:
+        raise InputError(f"{type(config).__name__} refuses {overrides}", str(error)) from error
+
+
+def _convert(owner: str, name: str, hint: Any, value: Any) -> Any:
+    remedy = f"give a value of type {getattr(hint, '__name__', hint)}"
+    wrong = InputError(f"{owner}.{name}={value!r} is not valid", remedy)
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise InputError(f"{owner}.{name}={value!r} is not valid", f"use one of {', '.join(typing.get_args(hint))}")
+        return value
+    if typing.get_origin(hint) is tuple:
+        parts = [p for p in value.split(",") if p] if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)) or not all(isinstance(p, str) for p in parts):
+            raise wrong
+        return tuple(parts)
+    if isinstance(hint, types.UnionType) or not isinstance(hint, type):
+        raise TypeError(f"{owner}.{name}: fields of type {hint} cannot be overridden")
+    if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        try:
+            parsed = json.loads(value.lower() if hint is bool else value)
+        except json.JSONDecodeError:
+            raise wrong from None
+        return _convert(owner, name, hint, parsed) if not isinstance(parsed, str) else _raise(wrong)
+    raise wrong
+
+
+def _raise(error: Exception) -> Any:
+    raise error

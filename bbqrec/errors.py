@@ -1,0 +1,16 @@
+"""The one exception that means: the input is wrong, and here is what to do about it."""
+
+
+class InputError(Exception):
+    """Bad input from outside the program. Commands print it as one line and exit with status 2.
+
+    `what` names the thing that is wrong, `remedy` says what to do about it.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}: {remedy}" if remedy else what)
+        self.what = what
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str]]:
+        return type(self), (self.what, self.remedy)

@@ -34,6 +34,9 @@ class QuantizerConfig:
     beta: float = 1.0
     gamma: float = 1.0
     tau: float = 0.1
+    id_std: float = 0.2
+    """Standard deviation of the initial ID embeddings, of the size of the encoders' first outputs: with much smaller
+    ones (the paper's U(0, 0.01)) every item starts with the same ID code in the shared codebook."""
     reduction: Literal["mean", "sum"] = "mean"
     gamma_warmup_epochs: int = 2
     club_steps: int = 5

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +44,11 @@ def save_dataset(
     offsets: Int[np.ndarray, "U1"],
     items: Int[np.ndarray, "n"],
     features: dict[str, Features],
+    tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> Dataset:
     """Write a canonical folder at once or not at all, replacing an earlier data set of that folder.
 
+    `tables` are kept beside the data set, as parquet under their names; no part of it and not in its fingerprint.
     Raises InputError for a user with fewer than three items, for non-finite features and for a folder that cannot be
     written or holds something else.
     """
@@ -81,6 +84,8 @@ def save_dataset(
     try:
         attempt.mkdir(parents=True)
         _write(attempt, dataset, header)
+        for table_name, table in (tables or {}).items():
+            table.to_parquet(attempt / f"{table_name}.parquet", index=False)
         if folder.exists():
             folder.rename(attempt / "replaced")
         attempt.rename(folder)

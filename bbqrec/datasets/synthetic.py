@@ -1,0 +1,234 @@
+"""The embedded data set: planted truth on which the claims about behaviour-bound codes can be tested in minutes.
+
+An item has four behaviour factors: `shared` shows in text and image, `text` and `image` show in one of them only, and
+`hidden` shows in neither, so that only co-occurrence tells it. Their combination is the item's interest. A user follows
+two threads in turn; a thread keeps its `shared` factor, and its other factors move on along fixed cycles, so the next
+item's interest follows from the history. A modality's vector is the sum of its factors' vectors and of a stronger
+style that has nothing to do with behaviour. Look-alikes have the vectors of another item and unrelated behaviour.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from bbqrec.datasets.canonical import Prepared, save_dataset
+from bbqrec.errors import InputError
+from bbqrec.schema import Features
+
+FACTORS = ("shared", "text", "image", "hidden")
+VISIBLE = {"text": (0, 1), "image": (0, 2)}
+"""The columns of `factors` that a modality shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """Size and strengths. A strength is the length of a vector's part; shares are of the items."""
+
+    users: int = 2000
+    items: int = 600
+    seed: int = 0
+    mean_length: float = 9.0
+    """Items per user: at least `min_length`, at most `max_length`, geometrically distributed in between."""
+    min_length: int = 5
+    max_length: int = 30
+    values: tuple[int, int, int, int] = (4, 3, 3, 2)
+    """Number of values of the factors shared, text, image and hidden."""
+    follow: float = 0.9
+    """Probability that a factor moves as planted; otherwise it takes any value."""
+    stay: float = 0.7
+    """Probability that the next item belongs to the thread of the last one."""
+    zipf: float = 0.8
+    """Popularity of the r-th most popular item is r^-zipf (within its interest)."""
+    text_width: int = 48
+    image_width: int = 64
+    styles: int = 16
+    """Style clusters per modality."""
+    behaviour_strength: float = 1.0
+    style_strength: float = 2.0
+    detail_strength: float = 1.0
+    """Continuous variation within a style, in four directions per modality."""
+    noise_strength: float = 0.5
+    without_text: float = 0.05
+    without_image: float = 0.15
+    lookalikes: float = 0.2
+    """Share of the items that have the vectors of another one, with a behaviour of their own."""
+
+    def __post_init__(self) -> None:
+        for name in ("users", "items", "styles", "text_width", "image_width"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is too small", "give at least 1")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed} is negative", "give 0 or more")
+        if not 3 <= self.min_length <= self.mean_length <= self.max_length:
+            found = f"min_length={self.min_length}, mean_length={self.mean_length}, max_length={self.max_length}"
+            raise InputError(f"{found} are not in order", "give 3 <= min <= mean <= max")
+        for name in ("follow", "stay", "without_text", "without_image", "lookalikes"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name}={getattr(self, name)} is not a share", "give a value from 0 to 1")
+        if min(self.values) < 1 or self.interests * 3 > self.items or self.max_length * 2 > self.items:
+            found = f"{self.items} items with values={self.values} and max_length={self.max_length}"
+            raise InputError(f"{found} do not go together", "give 3 items per interest and 2 per place of a history")
+
+    @property
+    def interests(self) -> int:
+        """Number of combinations of the factors' values."""
+        return int(np.prod(self.values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What is planted, a row per item: a test may know it, a model may not."""
+
+    factors: Int[np.ndarray, "I 4"]
+    interests: Int[np.ndarray, "I"]
+    styles: Int[np.ndarray, "I 2"]
+    """Style cluster in text and image."""
+    original: Int[np.ndarray, "I"]
+    """The item whose vectors a look-alike has; -1 for all others."""
+    popularity: Float[np.ndarray, "I"]
+    cycles: tuple[np.ndarray, ...]
+    """Per factor: the value that follows each value within a thread."""
+
+    def following(self, factors: Int[np.ndarray, "n 4"]) -> Int[np.ndarray, "n 4"]:
+        """The factors that come after `factors` in a thread."""
+        return np.stack([cycle[column] for cycle, column in zip(self.cycles, factors.T, strict=True)], axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthetic:
+    """A generated data set before it is written."""
+
+    offsets: Int[np.ndarray, "U1"]
+    items: Int[np.ndarray, "n"]
+    features: dict[str, Features]
+    truth: Truth
+
+
+def synthesize(config: SyntheticConfig) -> Synthetic:
+    """Generate the data set; equal configs give equal bytes. Every part draws from a stream of its own."""
+    planted, looks, walks = (np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(3))
+    truth = _plant(config, planted)
+    offsets, items = _walk(config, truth, walks)
+    return Synthetic(offsets=offsets, items=items, features=_look(config, truth, looks), truth=truth)
+
+
+def prepare_synthetic(config: SyntheticConfig, out: Path, name: str) -> Prepared:
+    """Write the data set folder `out`, with the planted truth beside it in `truth.parquet`."""
+    made = synthesize(config)
+    truth = made.truth
+    table = pd.DataFrame(truth.factors, columns=[f"factor_{f}" for f in FACTORS]).assign(
+        interest=truth.interests, style_text=truth.styles[:, 0], style_image=truth.styles[:, 1], original=truth.original
+    )
+    labels = ["-".join(map(str, row)) for row in truth.factors]
+    styles = [f"{text}/{image}" for text, image in truth.styles]
+    titles = [f"interest {label}, style {style}" for label, style in zip(labels, styles, strict=True)]
+    dataset = save_dataset(
+        out,
+        name=name,
+        source="synthetic",
+        user_ids=_ids("U", config.users),
+        item_ids=_ids("I", config.items),
+        titles=np.array(titles, dtype=object),
+        offsets=made.offsets,
+        items=made.items,
+        features=made.features,
+        tables={"truth": table},
+    )
+    return Prepared(dataset=dataset, notes=("planted truth: truth.parquet",))
+
+
+def _ids(letter: str, count: int) -> np.ndarray:
+    width = len(str(count - 1))
+    return np.array([f"{letter}{i:0{width}d}" for i in range(count)], dtype=object)
+
+
+def _plant(config: SyntheticConfig, random: np.random.Generator) -> Truth:
+    interests = random.permutation(np.arange(config.items) % config.interests)
+    ranks = random.permutation(config.items) + 1
+    cycles = [np.arange(config.values[0])]
+    for count in config.values[1:]:
+        order = random.permutation(count)
+        cycle = np.empty(count, dtype=np.int64)
+        cycle[order] = np.roll(order, -1)
+        cycles.append(cycle)
+    original = np.full(config.items, -1)
+    pairs = random.permutation(config.items)[: 2 * int(config.lookalikes * config.items / 2)].reshape(2, -1)
+    original[pairs[0]] = pairs[1]
+    return Truth(
+        factors=np.stack(np.unravel_index(interests, config.values), axis=1),
+        interests=interests,
+        styles=random.integers(config.styles, size=(config.items, 2)),
+        original=original,
+        popularity=ranks ** -float(config.zipf),
+        cycles=tuple(cycles),
+    )
+
+
+def _look(config: SyntheticConfig, truth: Truth, random: np.random.Generator) -> dict[str, Features]:
+    """Vectors by gathering and adding only, rounded to half precision: the same on every machine, whatever its BLAS."""
+    features = {}
+    for place, (modality, width, absent) in enumerate(
+        [("text", config.text_width, config.without_text), ("image", config.image_width, config.without_image)]
+    ):
+
+        def directions(count: int, strength: float, width: int = width) -> Float[np.ndarray, "count F"]:
+            return random.normal(size=(count, width)) * (strength / np.sqrt(width))
+
+        values = directions(config.items, config.noise_strength)
+        for column in VISIBLE[modality]:
+            values += directions(config.values[column], config.behaviour_strength)[truth.factors[:, column]]
+        values += directions(config.styles, config.style_strength)[truth.styles[:, place]]
+        for direction in directions(4, config.detail_strength / 2):
+            values += random.normal(size=(config.items, 1)) * direction
+        copies = np.flatnonzero(truth.original >= 0)
+        values[copies] = values[truth.original[copies]] + directions(len(copies), config.noise_strength / 10)
+        present = _present(config.items, absent, random)
+        values = np.where(present[:, None], values.astype(np.float16), 0).astype(np.float32)
+        features[modality] = Features(values=values, present=present)
+    return features
+
+
+def _present(items: int, absent: float, random: np.random.Generator) -> Bool[np.ndarray, "I"]:
+    present = np.ones(items, dtype=bool)
+    present[random.permutation(items)[: round(absent * items)]] = False
+    return present
+
+
+def _walk(
+    config: SyntheticConfig, truth: Truth, random: np.random.Generator
+) -> tuple[Int[np.ndarray, "U1"], Int[np.ndarray, "n"]]:
+    """All users at once, step by step; no item twice in a user."""
+    users, values = config.users, np.array(config.values)
+    lengths = config.min_length - 1 + random.geometric(1 / (config.mean_length - config.min_length + 1), users)
+    lengths = np.minimum(lengths, config.max_length)
+    members = _members(truth.interests, config.interests)
+    threads = random.integers(values, size=(2, users, 4))
+    active = random.integers(2, size=users)
+    everyone = np.arange(users)
+    history = np.full((users, config.max_length), -1)
+    for step in range(lengths.max()):
+        active = np.where(random.random(users) < config.stay, active, 1 - active)
+        anything = random.integers(values, size=(users, 4))
+        moved = truth.following(threads[active, everyone])
+        moved = np.where(random.random((users, 4)) < config.follow, moved, anything)
+        threads[active, everyone] = moved
+        candidates = members[np.ravel_multi_index(moved.T, config.values)]
+        used = (candidates[:, :, None] == history[:, None, :step]).any(axis=2) | (candidates < 0)
+        keys = np.log(truth.popularity[candidates]) + random.gumbel(size=candidates.shape)
+        chosen = candidates[everyone, np.where(used, -np.inf, keys).argmax(axis=1)]
+        for user in np.flatnonzero(used.all(axis=1)):  # the interest is used up: any new item
+            chosen[user] = random.choice(np.setdiff1d(np.arange(config.items), history[user, :step]))
+        history[:, step] = chosen
+    kept = np.arange(config.max_length) < lengths[:, None]
+    return np.concatenate([[0], np.cumsum(lengths)]), history[kept].astype(np.int32)
+
+
+def _members(interests: Int[np.ndarray, "I"], count: int) -> Int[np.ndarray, "C S"]:
+    """The items of each interest, -1 on the right."""
+    sizes = np.bincount(interests, minlength=count)
+    members = np.full((count, sizes.max()), -1)
+    members[np.arange(sizes.max()) < sizes[:, None]] = np.argsort(interests, kind="stable")
+    return members

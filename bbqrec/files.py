@@ -1,0 +1,119 @@
+"""Files under one URL on any file system that fsspec reaches; every failure is one InputError."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from bbqrec.errors import InputError
+
+
+class Files:
+    """Files by name under `url`, which is created if need be. Raises InputError if it cannot be written or reached.
+
+    `url` is absolute afterwards: a relative path depends on the working directory, which workers change.
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        self._given = str(url)
+        try:
+            # Listings are never cached: other processes write while this one looks.
+            self._system, root = url_to_fs(str(url), use_listings_cache=False)
+        except ImportError as error:
+            raise InputError(
+                f"store {url}: {one_line(error)}", "install the package it names, bbqrec[s3] for s3://"
+            ) from error
+        except ValueError as error:
+            raise InputError(
+                f"store {url}: {one_line(error)}", "use a path or a URL such as s3://bucket/path"
+            ) from error
+        self._root = root.rstrip("/")
+        self.is_local = isinstance(self._system, LocalFileSystem)
+        self.url = self._root if self.is_local else self._system.unstrip_protocol(self._root)
+        probe = f".writable-{uuid.uuid4().hex}"
+        self.write(probe, b"")
+        with self._reported():
+            self._system.rm_file(self._path(probe))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Atomically: whoever reads sees the old bytes or the new ones."""
+        with self._reported():
+            if self.is_local:
+                replace_file(Path(self._path(name)), data)
+            else:
+                self._system.pipe_file(self._path(name), data)
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copies a file of this machine; not atomic."""
+        with self._reported():
+            if self.is_local:  # object stores have no folders, and s3fs would create a misspelt bucket
+                Path(self._path(name)).parent.mkdir(parents=True, exist_ok=True)
+            self._system.put_file(str(source), self._path(name))
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a file, None if there is none of this name."""
+        with self._reported():
+            try:
+                return self._system.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+
+    def exists(self, name: str) -> bool:
+        with self._reported():
+            return bool(self._system.exists(self._path(name)))
+
+    def folders(self, name: str) -> list[str]:
+        """Names of the folders directly under a folder, sorted."""
+        with self._reported():
+            try:
+                entries = self._system.ls(self._path(name), detail=True)
+            except FileNotFoundError:
+                return []
+            return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+
+    def remove(self, name: str) -> None:
+        """Removes a file or a folder with all it holds, if it is there."""
+        with self._reported(), contextlib.suppress(FileNotFoundError):
+            self._system.rm(self._path(name), recursive=True)
+
+    def local_path(self, name: str) -> Path:
+        """Where a file of a local store lies."""
+        assert self.is_local, self.url
+        return Path(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Clients of remote stores raise types of their own: whatever the file system raises is bad news from outside."""
+        try:
+            yield
+        except Exception as error:
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "free some space or choose another place" if full else "check that it exists and can be written"
+            raise InputError(f"store {self._given}: {one_line(error)}", remedy) from error
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a local file through a sibling, so that it is never seen half-written, not even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sibling = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        with sibling.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        sibling.replace(path)
+    finally:
+        sibling.unlink(missing_ok=True)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text without line breaks; its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

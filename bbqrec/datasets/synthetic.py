@@ -28,12 +28,17 @@ class SyntheticConfig:
     """Size and strengths. A strength is the length of a vector's part; shares are of the items."""
 
     users: int = 2000
+    """Number of users."""
     items: int = 600
+    """Number of items."""
     seed: int = 0
+    """Equal seeds give equal data."""
     mean_length: float = 9.0
-    """Items per user: at least `min_length`, at most `max_length`, geometrically distributed in between."""
+    """Items per user, on average; geometrically distributed from the shortest to the longest."""
     min_length: int = 5
+    """Items of the shortest history."""
     max_length: int = 30
+    """Items of the longest history."""
     values: tuple[int, int, int, int] = (4, 3, 3, 2)
     """Number of values of the factors shared, text, image and hidden."""
     follow: float = 0.9
@@ -43,16 +48,23 @@ class SyntheticConfig:
     zipf: float = 0.8
     """Popularity of the r-th most popular item is r^-zipf (within its interest)."""
     text_width: int = 48
+    """Width of a text vector."""
     image_width: int = 64
+    """Width of an image vector."""
     styles: int = 16
     """Style clusters per modality."""
     behaviour_strength: float = 1.0
+    """Length of the part of each behaviour factor that the modality shows."""
     style_strength: float = 2.0
+    """Length of the style's part, which has nothing to do with behaviour."""
     detail_strength: float = 1.0
     """Continuous variation within a style, in four directions per modality."""
     noise_strength: float = 0.5
+    """Length of the item's own noise."""
     without_text: float = 0.05
+    """Share of the items without text."""
     without_image: float = 0.15
+    """Share of the items without image."""
     lookalikes: float = 0.2
     """Share of the items that have the vectors of another one, with a behaviour of their own."""
 

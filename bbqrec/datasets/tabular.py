@@ -4,18 +4,17 @@ Users and items are numbered in the order of their IDs (as strings). The catalog
 interacted with: an item that is only listed can never be a target, and Table 1 would not count it either.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet
-from rich.console import Console
-from rich.progress import Progress
 
 from bbqrec.datasets.canonical import Prepared, save_dataset
 from bbqrec.datasets.core import index_interactions
 from bbqrec.datasets.features import align, read_features
+from bbqrec.datasets.progress import progress_bar
 from bbqrec.errors import InputError
 from bbqrec.schema import COMPONENTS
 
@@ -30,14 +29,16 @@ class TabularSource:
     """Table with a row per interaction."""
     items: Path | None = None
     """Table with a row per item: its ID and title."""
-    features: dict[str, Path]
-    """Feature file per modality: text and image."""
+    features: dict[str, Path] = field(default_factory=dict)
+    """Feature files, text=PATH image=PATH: .npz (item_ids, features), .npy (in the order of --items) or parquet."""
     user_column: str = "user_id"
+    """Name of the user ID in the interactions table."""
     item_column: str = "item_id"
     """Name of the item ID in every table."""
     time_column: str | None = "timestamp"
     """Orders a user's items, ties by row; None takes the order of the rows."""
     title_column: str = "title"
+    """Name of the title in the items table."""
     core: int = 0
     """Remove users and items with fewer interactions than this, until there are none; 0 keeps all."""
 
@@ -48,7 +49,7 @@ def prepare_tabular(source: TabularSource, out: Path, name: str) -> Prepared:
     if unknown:
         raise InputError(f"unknown modality {unknown[0]!r}", f"use {' or '.join(COMPONENTS[1:])}")
     notes: list[str] = []
-    with Progress(console=Console(stderr=True)) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("interactions", total=3 + len(source.features))
         users, items, times = _read_interactions(source)
         data = index_interactions(users, items, times, source.core)

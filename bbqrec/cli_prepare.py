@@ -1,0 +1,75 @@
+"""`bbqrec prepare SOURCE`: raw data -> data set folder, and its counts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tyro.conf import OmitArgPrefixes
+from tyro.extras import SubcommandApp
+
+from bbqrec.datasets.canonical import Prepared, statistics
+from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
+from bbqrec.datasets.tabular import TabularSource, prepare_tabular
+
+prepare_app = SubcommandApp()
+"""A source registers its command here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where the data set goes."""
+
+    out: Path
+    """Folder to write; a data set that is there already is replaced."""
+    name: str | None = None
+    """Name in tables; the folder's name by default."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.out.resolve().name
+
+
+@prepare_app.command(name="tabular")
+@dataclass(frozen=True, kw_only=True)
+class PrepareTabular:
+    """Any interactions table, with an optional items table and feature files.
+
+    Example: bbqrec prepare tabular --interactions clicks.csv --items items.csv --features text=text.npz --out data/shop
+    """
+
+    source: Annotated[TabularSource, OmitArgPrefixes]
+    output: Annotated[Output, OmitArgPrefixes]
+
+    def run(self) -> None:
+        report(prepare_tabular(self.source, self.output.out, self.output.label), self.output.out)
+
+
+@prepare_app.command(name="synthetic")
+@dataclass(frozen=True, kw_only=True)
+class PrepareSynthetic:
+    """Generated data with planted truth, in seconds; equal options give equal data.
+
+    Example: bbqrec prepare synthetic --users 2000 --items 600 --out data/synthetic
+    """
+
+    output: Annotated[Output, OmitArgPrefixes]
+    config: Annotated[SyntheticConfig, OmitArgPrefixes] = SyntheticConfig()
+
+    def run(self) -> None:
+        report(prepare_synthetic(self.config, self.output.out, self.output.label), self.output.out)
+
+
+def report(prepared: Prepared, folder: Path) -> None:
+    """Print what the source had to say, the row of Table 1 and the fingerprint."""
+    console, dataset = Console(soft_wrap=True, highlight=False), prepared.dataset
+    for note in prepared.notes:
+        console.print(f"note: {note}", markup=False)
+    counts = statistics(dataset)
+    table = Table("data set", *counts)
+    table.add_row(Text(dataset.name), *(f"{v:,.2f}" if isinstance(v, float) else f"{v:,}" for v in counts.values()))
+    console.print(table)
+    console.print(f"fingerprint {dataset.fingerprint}")
+    console.print(f"written to {folder}", markup=False)

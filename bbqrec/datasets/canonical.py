@@ -140,7 +140,7 @@ def load_dataset(folder: str | Path, verify: bool = True) -> Dataset:
     return dataset
 
 
-def statistics(dataset: Dataset) -> dict[str, float]:
+def statistics(dataset: Dataset) -> dict[str, int | float]:
     """The columns of Table 1."""
     present = {m: int(f.present.sum()) for m, f in dataset.features.items()}
     return {

@@ -66,7 +66,7 @@ class SyntheticConfig:
     without_image: float = 0.15
     """Share of the items without image."""
     lookalikes: float = 0.2
-    """Share of the items that have the vectors of another one, with a behaviour of their own."""
+    """Share of the items that come in pairs of near-equal vectors and unrelated behaviour."""
 
     def __post_init__(self) -> None:
         for name in ("users", "items", "styles", "text_width", "image_width"):

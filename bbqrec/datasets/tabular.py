@@ -53,6 +53,8 @@ def prepare_tabular(source: TabularSource, out: Path, name: str) -> Prepared:
         task = progress.add_task("interactions", total=3 + len(source.features))
         users, items, times = _read_interactions(source)
         data = index_interactions(users, items, times, source.core)
+        if len(data.items) == 0:
+            raise InputError(f"no interactions of {source.interactions} are left by --core {source.core}", "lower --core")
         if len(data.items) < len(users):
             notes.append(f"{source.core}-core: kept {len(data.items):,} of {len(users):,} interactions")
         progress.update(task, advance=1, description="items")

@@ -124,7 +124,7 @@ class Recommend:
             raise InputError(f"k={self.k} is too small", "give at least 1")
         store = _store_with(self.store, self.run_key)
         from bbqrec.data import load_dataset
-        from bbqrec.evaluation import recommend
+        from bbqrec.recommendation import recommend
 
         table = Table("item", "title", "score")
         for item, title, score in recommend(store, self.run_key, load_dataset(self.dataset), self.user, self.k):

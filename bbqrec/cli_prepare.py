@@ -10,7 +10,7 @@ from rich.text import Text
 from tyro.conf import OmitArgPrefixes
 from tyro.extras import SubcommandApp
 
-from bbqrec.datasets.canonical import Prepared, statistics
+from bbqrec.datasets.canonical import Prepared, require_free, statistics
 from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
 from bbqrec.datasets.tabular import TabularSource, prepare_tabular
 
@@ -44,6 +44,7 @@ class PrepareTabular:
     output: Annotated[Output, OmitArgPrefixes]
 
     def run(self) -> None:
+        require_free(self.output.out)
         report(prepare_tabular(self.source, self.output.out, self.output.label), self.output.out)
 
 
@@ -56,9 +57,10 @@ class PrepareSynthetic:
     """
 
     output: Annotated[Output, OmitArgPrefixes]
-    config: Annotated[SyntheticConfig, OmitArgPrefixes] = SyntheticConfig()
+    config: Annotated[SyntheticConfig, OmitArgPrefixes]
 
     def run(self) -> None:
+        require_free(self.output.out)
         report(prepare_synthetic(self.config, self.output.out, self.output.label), self.output.out)
 
 

@@ -3,12 +3,9 @@
 import dataclasses
 import hashlib
 import json
-import types
-import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bbqrec.errors import InputError
 from bbqrec.schema import COMPONENTS
 
 STAGE_VERSIONS = {"quantizer": 1, "recommender": 1}
@@ -34,9 +31,8 @@ class QuantizerConfig:
     beta: float = 1.0
     gamma: float = 1.0
     tau: float = 0.1
-    id_std: float = 0.2
-    """Standard deviation of the initial ID embeddings, of the size of the encoders' first outputs: with much smaller
-    ones (the paper's U(0, 0.01)) every item starts with the same ID code in the shared codebook."""
+    id_std: float = 0.02
+    """Standard deviation of the initial ID embeddings; latents are normalised, so it only sets how fast they turn."""
     reduction: Literal["mean", "sum"] = "mean"
     gamma_warmup_epochs: int = 2
     club_steps: int = 5
@@ -107,6 +103,8 @@ class RecommenderConfig:
     batch_size: int = 256
     learning_rate: float = 1e-3
     warmup_steps: int = 200
+    decay: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up: down to zero at the last epoch, or constant."""
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
     beam: int = 50
@@ -173,80 +171,3 @@ def digest(value: Any) -> str:
 def to_json(config: Any) -> dict[str, Any]:
     """The config as plain JSON types (tuples become lists)."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_json(cls: type, value: dict[str, Any]) -> Any:
-    """The inverse of `to_json`; an unknown field raises InputError."""
-    return with_overrides(cls(**_required(cls, value)), _flatten(value))
-
-
-def _required(cls: type, value: dict[str, Any]) -> dict[str, Any]:
-    missing = (dataclasses.MISSING, dataclasses.MISSING)
-    return {f.name: value[f.name] for f in dataclasses.fields(cls) if (f.default, f.default_factory) == missing}
-
-
-def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat.update(_flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item})
-    return flat
-
-
-def with_overrides(config: Any, overrides: dict[str, Any]) -> Any:
-    """`config` with dotted fields replaced, e.g. {"quantizer.levels": 4}; strings are parsed to the field's type.
-
-    Raises InputError naming class, field and value for a misspelt name, a wrong type or a value that the config refuses.
-    """
-    nested: dict[str, dict[str, Any]] = {}
-    direct: dict[str, Any] = {}
-    hints = typing.get_type_hints(type(config))
-    for path, value in overrides.items():
-        name, _, rest = path.partition(".")
-        if name not in hints:
-            raise InputError(
-                f"{type(config).__name__} has no field {name!r} (override {path}={value!r})",
-                f"use one of {', '.join(hints)}",
-            )
-        if rest:
-            nested.setdefault(name, {})[rest] = value
-        else:
-            direct[name] = _convert(type(config).__name__, name, hints[name], value)
-    for name, inner in nested.items():
-        if not dataclasses.is_dataclass(getattr(config, name)):
-            raise InputError(f"{type(config).__name__}.{name} has no fields (override {name}.{next(iter(inner))})", f"set {name} itself")
-        direct[name] = with_overrides(getattr(config, name), inner)
-    try:
-        return dataclasses.replace(config, **direct)
-    except ValueError as error:
-        raise InputError(f"{type(config).__name__} refuses {overrides}", str(error)) from error
-
-
-def _convert(owner: str, name: str, hint: Any, value: Any) -> Any:
-    remedy = f"give a value of type {getattr(hint, '__name__', hint)}"
-    wrong = InputError(f"{owner}.{name}={value!r} is not valid", remedy)
-    if typing.get_origin(hint) is Literal:
-        if value not in typing.get_args(hint):
-            raise InputError(f"{owner}.{name}={value!r} is not valid", f"use one of {', '.join(typing.get_args(hint))}")
-        return value
-    if typing.get_origin(hint) is tuple:
-        parts = [p for p in value.split(",") if p] if isinstance(value, str) else value
-        if not isinstance(parts, (list, tuple)) or not all(isinstance(p, str) for p in parts):
-            raise wrong
-        return tuple(parts)
-    if isinstance(hint, types.UnionType) or not isinstance(hint, type):
-        raise TypeError(f"{owner}.{name}: fields of type {hint} cannot be overridden")
-    if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, str):
-        try:
-            parsed = json.loads(value.lower() if hint is bool else value)
-        except json.JSONDecodeError:
-            raise wrong from None
-        return _convert(owner, name, hint, parsed) if not isinstance(parsed, str) else _raise(wrong)
-    raise wrong
-
-
-def _raise(error: Exception) -> Any:
-    raise error

@@ -91,7 +91,7 @@ class Files:
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
-        """Clients of remote stores raise types of their own: whatever the file system raises is bad news from outside."""
+        """Clients of remote stores raise types of their own: whatever a file system raises is bad news from outside."""
         try:
             yield
         except Exception as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -83,12 +84,18 @@ class Quantizer(nn.Module):
         self.variational = nn.ModuleDict({m: VariationalNet(config.width, config.club_hidden) for m in disentangled})
 
     def encode(self, items: Int[Tensor, "R"]) -> Float[Tensor, "R M D"]:
-        """Z_i of Eq. 4, before quantization."""
+        """Z_i of Eq. 4, before quantization, each latent at zero mean and unit variance over its width.
+
+        The paper is silent on scales; at one scale no component dominates the shared codebook, and q_theta's bounded
+        log-variance can fit.
+        """
         parts = [
-            self.id_embedding(items) if c == "id" and self.id_embedding is not None else self.modalities[c].encode(items)
+            self.id_embedding(items)
+            if c == "id" and self.id_embedding is not None
+            else self.modalities[c].encode(items)
             for c in self.config.components
         ]
-        return torch.stack(parts, dim=1)
+        return unit_variance(torch.stack(parts, dim=1))
 
     def forward(self, windows: Int[Tensor, "B T1"], counted: Bool[Tensor, "B T"]) -> QuantizerOutput:
         """A batch of training windows; `counted` marks the positions whose next item is predicted."""
@@ -98,7 +105,11 @@ class Quantizer(nn.Module):
         z = self.encode(items)  # (R, M, D)
         quantized = self.codebook(z)
         q = straight_through(z, quantized.q)  # (R, M, D)
-        specific = {m: part.specific(part.features[items]) for m, part in self.modalities.items() if part.specific}
+        specific = {
+            m: unit_variance(part.specific(part.features[items]))
+            for m, part in self.modalities.items()
+            if part.specific
+        }
         present = {m: part.present[items] for m, part in self.modalities.items()}
         losses = QuantizerLosses(
             recon=self.reconstruct(items, q, specific),
@@ -163,6 +174,10 @@ class Quantizer(nn.Module):
             vectors=np.concatenate(vectors),
             codebooks=self.codebook.per_component().cpu().numpy(),
         )
+
+
+def unit_variance(z: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+    return F.layer_norm(z, z.shape[-1:])
 
 
 def standardise(features: Features) -> Float[Tensor, "I F"]:

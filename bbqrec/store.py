@@ -1,9 +1,9 @@
 """Content-addressed artefacts on any file system that fsspec reaches: a local or NFS path, s3://bucket/path.
 
-    <url>/<kind>/<key>/<attempt>/...                 the files of one attempt, invisible until
-    <url>/<kind>/<key>/manifest.json                 names the attempt that counts and its files' checksums: written last
-    <url>/<kind>/<key>/progress/<attempt>-<epoch>/   a checkpoint of an unfinished run, invisible until
-    <url>/<kind>/<key>/progress/latest.json          lists the newest checkpoints, newest first: written last
+    <url>/<kind>/<key>/<attempt>/...               the files of one attempt, invisible until
+    <url>/<kind>/<key>/manifest.json               names the attempt that counts and its checksums: written last
+    <url>/<kind>/<key>/progress/<attempt>-<epoch>/ a checkpoint of an unfinished run, invisible until
+    <url>/<kind>/<key>/progress/latest.json        lists the newest checkpoints, newest first: written last
 
 Only bytes go in and out. Every path carries its attempt until a manifest names it, so a writer that was thought dead
 cannot overwrite its successor's files.
@@ -96,14 +96,14 @@ class Store:
                 name = path.relative_to(folder).as_posix()
                 files[name] = {"sha256": _sha256_of(path), "bytes": path.stat().st_size}
                 self._files.upload(path, f"{prefix}/{name}")
-            first = not self.has(kind, key)
-            if first:
+            published = self._manifest(kind, key)
+            if published is None:
                 self._files.write(f"{kind}/{key}/manifest.json", _json({"attempt": attempt, "files": files}))
         except InputError:
             with contextlib.suppress(InputError):  # what went wrong first is what the user needs to hear
                 self._files.remove(prefix)
             raise
-        if not first:
+        if published is not None and published["attempt"] != attempt:
             self._files.remove(prefix)
 
     def keys(self, kind: str) -> list[str]:

@@ -78,8 +78,7 @@ def save_dataset(
         "modalities": {m: {"width": f.values.shape[1], "present": int(f.present.sum())} for m, f in features.items()},
         "fingerprint": dataset.fingerprint,
     }
-    if folder.exists() and not (folder / "dataset.json").exists() and not (folder.is_dir() and not os.listdir(folder)):
-        raise InputError(f"{folder} exists and is not a data set folder", "choose another --out")
+    require_free(folder)
     attempt = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         attempt.mkdir(parents=True)
@@ -95,6 +94,16 @@ def save_dataset(
     finally:
         shutil.rmtree(attempt, ignore_errors=True)
     return dataset
+
+
+def require_free(folder: Path) -> None:
+    """Raises InputError unless a data set can be written to `folder`: sources call it before they start to work."""
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"cannot write {folder} ({parent} is not a writable folder)", "choose a writable --out")
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not empty and not (folder / "dataset.json").exists():
+        raise InputError(f"{folder} exists and is not a data set folder", "choose another --out")
 
 
 def load_dataset(folder: str | Path, verify: bool = True) -> Dataset:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
 
 from bbqrec.datasets.canonical import Prepared, save_dataset
 from bbqrec.datasets.core import index_interactions
@@ -54,7 +56,8 @@ def prepare_tabular(source: TabularSource, out: Path, name: str) -> Prepared:
         users, items, times = _read_interactions(source)
         data = index_interactions(users, items, times, source.core)
         if len(data.items) == 0:
-            raise InputError(f"no interactions of {source.interactions} are left by --core {source.core}", "lower --core")
+            what = f"no interactions of {source.interactions} are left by --core {source.core}"
+            raise InputError(what, "lower --core")
         if len(data.items) < len(users):
             notes.append(f"{source.core}-core: kept {len(data.items):,} of {len(users):,} interactions")
         progress.update(task, advance=1, description="items")
@@ -95,19 +98,28 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
         raise InputError(f"{path} is neither parquet, csv nor tsv", "convert it, or give it the right ending")
     try:
         if suffix == ".parquet":
-            found = pyarrow.parquet.read_schema(path).names
-        else:
-            found = list(pd.read_csv(path, sep=SEPARATORS[suffix], nrows=0).columns)
-        absent = [c for c in columns if c not in found]
-        if absent:
-            raise InputError(f"{path} has no column {absent[0]!r}", f"name one of its columns: {', '.join(found)}")
-        if suffix == ".parquet":
-            return pd.read_parquet(path, columns=columns)
-        text = {"dtype": str, "keep_default_na": False, "na_values": [""]}
-        return pd.read_csv(path, sep=SEPARATORS[suffix], usecols=columns, index_col=False, **text)
+            _require(path, pq.read_schema(path).names, columns)
+            return pq.read_table(path, columns=columns).to_pandas()
+        # Strict where pandas is not: a row with a field too many is an error, not cut or shifted.
+        parse = csv.ParseOptions(delimiter=SEPARATORS[suffix], newlines_in_values=True)
+        with csv.open_csv(path, parse_options=parse) as reader:
+            _require(path, reader.schema.names, columns)
+        convert = csv.ConvertOptions(
+            include_columns=columns,
+            column_types=dict.fromkeys(columns, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+        )
+        return csv.read_csv(path, parse_options=parse, convert_options=convert).to_pandas()
     except (OSError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot read {path} ({reason})", "write the file again") from error
+
+
+def _require(path: Path, found: list[str], columns: list[str]) -> None:
+    absent = [c for c in columns if c not in found]
+    if absent:
+        raise InputError(f"{path} has no column {absent[0]!r}", f"name one of its columns: {', '.join(found)}")
 
 
 def _read_interactions(source: TabularSource) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

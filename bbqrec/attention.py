@@ -1,0 +1,129 @@
+"""Attention of the recommender: relative position bias, similarity buckets, similarity-enhanced attention (Sec. 4.2)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+def similarity_buckets(v: Float[Tensor, "B T W"], real: Bool[Tensor, "B T"], buckets: int) -> Int[Tensor, "B T T"]:
+    """Eq. 14-15 for every pair of a history: round((cos + 1) / 2 * K), halves up, in 0..K.
+
+    An item with itself is K exactly. Pairs with anything that is not a real item get the neutral row K + 1.
+    """
+    unit = F.normalize(v, dim=-1)
+    cosine = unit @ unit.transpose(1, 2)
+    index = torch.floor((cosine + 1) / 2 * buckets + 0.5).clamp(0, buckets).long()
+    same = torch.eye(v.shape[1], dtype=torch.bool, device=v.device)
+    index = index.masked_fill(same, buckets)
+    return index.masked_fill(~(real[:, :, None] & real[:, None, :]), buckets + 1)
+
+
+class SimilarityTable(nn.Module):
+    """e_sim of Eq. 17: a vector per bucket and head channel; row K + 1 stays at one whatever is learned."""
+
+    def __init__(self, buckets: int, heads: int, head_width: int, init: str) -> None:
+        super().__init__()
+        self.heads = heads
+        table = torch.ones(buckets + 2, heads * head_width)
+        if init == "uniform":
+            table[:-1].uniform_(0.0, 0.01)  # Sec. 5.1, read literally
+        self.table = nn.Parameter(table)
+
+    def forward(self, index: Int[Tensor, "B T T"]) -> Float[Tensor, "B H T T C"]:
+        weights = F.embedding(index, self.table, padding_idx=self.table.shape[0] - 1)
+        return weights.unflatten(-1, (self.heads, -1)).permute(0, 3, 1, 2, 4)
+
+
+def similarity_mix(
+    alpha: Float[Tensor, "B H TL TL"], v: Float[Tensor, "B H TL C"], e_sim: Float[Tensor, "B H T T C"]
+) -> Float[Tensor, "B H TL C"]:
+    """Eq. 17 summed over keys: out_ik = sum_jl alpha_ij^kl (e_ij^sim * W_V e_j^l).
+
+    The L tokens of item i share their weights towards item j, so the weighted values are formed once per item pair.
+    """
+    batch, heads, tokens, channels = v.shape
+    items = e_sim.shape[2]
+    values = v.view(batch, heads, 1, items, -1, channels)  # (B, H, 1, T, L, C)
+    weighted = (e_sim[:, :, :, :, None] * values).view(batch, heads, items, tokens, channels)
+    return (alpha.view(batch, heads, items, -1, tokens) @ weighted).view(batch, heads, tokens, channels)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases (T5). Keys and values may be computed ahead and shared by many queries."""
+
+    def __init__(self, d_model: int, heads: int, head_width: int, dropout: float, scale: str) -> None:
+        super().__init__()
+        self.heads = heads
+        inner = heads * head_width
+        # "t5" folds the scale into the initial queries; "sqrt" is Eq. 16's 1 / sqrt(D), explicit.
+        self.scale = 1.0 if scale == "t5" else 1.0 / math.sqrt(head_width)
+        self.q = nn.Linear(d_model, inner, bias=False)
+        self.k = nn.Linear(d_model, inner, bias=False)
+        self.v = nn.Linear(d_model, inner, bias=False)
+        self.o = nn.Linear(inner, d_model, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.normal_(self.q.weight, std=(d_model * head_width) ** -0.5 if scale == "t5" else d_model**-0.5)
+        nn.init.normal_(self.k.weight, std=d_model**-0.5)
+        nn.init.normal_(self.v.weight, std=d_model**-0.5)
+        nn.init.normal_(self.o.weight, std=inner**-0.5)
+
+    def keys_values(self, x: Float[Tensor, "B K E"]) -> tuple[Float[Tensor, "B H K C"], Float[Tensor, "B H K C"]]:
+        return self._split(self.k(x)), self._split(self.v(x))
+
+    def forward(
+        self,
+        x: Float[Tensor, "B Q E"],
+        keys_values: tuple[Float[Tensor, "B H K C"], Float[Tensor, "B H K C"]],
+        bias: Float[Tensor, "#B #H #Q K"],
+        e_sim: Float[Tensor, "B H T T C"] | None = None,
+    ) -> Float[Tensor, "B Q E"]:
+        """Softmax attention (Eq. 16) with an additive bias (position and mask), reweighted by `e_sim` if given (Eq. 17)."""
+        k, v = keys_values
+        logits = self._split(self.q(x)) @ k.transpose(2, 3) * self.scale + bias  # (B, H, Q, K)
+        alpha = self.dropout(torch.softmax(logits, dim=-1))
+        mixed = alpha @ v if e_sim is None else similarity_mix(alpha, v, e_sim)
+        return self.o(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Float[Tensor, "B K HC"]) -> Float[Tensor, "B H K C"]:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def relative_position_buckets(
+    distance: Int[Tensor, "*shape"], bidirectional: bool, buckets: int, max_distance: int
+) -> Int[Tensor, "*shape"]:
+    """T5's buckets of key - query distances (Raffel et al., JMLR 2020): exact when near, logarithmic when far."""
+    if bidirectional:
+        buckets //= 2
+        offset = (distance > 0).long() * buckets
+        distance = distance.abs()
+    else:
+        offset = torch.zeros_like(distance)
+        distance = (-distance).clamp(min=0)
+    exact = buckets // 2
+    far = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (buckets - exact)
+    return offset + torch.where(distance < exact, distance, (exact + far.long()).clamp(max=buckets - 1))
+
+
+class RelativeBias(nn.Module):
+    """One learned number per head and distance bucket, added to the logits of every layer of a stack."""
+
+    def __init__(self, heads: int, bidirectional: bool, buckets: int, max_distance: int) -> None:
+        super().__init__()
+        self.bidirectional = bidirectional
+        self.max_distance = max_distance
+        self.table = nn.Embedding(buckets, heads)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"]) -> Float[Tensor, "1 H Q K"]:
+        index = relative_position_buckets(
+            keys[None, :] - queries[:, None], self.bidirectional, self.table.num_embeddings, self.max_distance
+        )
+        return self.table(index).permute(2, 0, 1)[None]
+
+
+def mask_bias(visible: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """0 where a key may be seen, a large negative number elsewhere (finite: a row without keys stays a number)."""
+    return (~visible).float() * torch.finfo(torch.float32).min / 2

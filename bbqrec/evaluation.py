@@ -1,0 +1,30 @@
+"""Every user's rank under leave-one-out and full ranking."""
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from bbqrec.data import batches
+from bbqrec.decoding import DeviceTrie, target_ranks
+from bbqrec.examples import Examples
+from bbqrec.generation import generate
+from bbqrec.recommender import Recommender
+
+BEAMS_IN_FLIGHT = 8192
+"""Users times beam of one decoding batch: bounds the memory, never the beam."""
+
+
+@torch.no_grad()
+def rank_users(
+    model: Recommender, trie: DeviceTrie, examples: Examples, beam: int, beams_in_flight: int = BEAMS_IN_FLIGHT
+) -> Int[np.ndarray, "R"]:
+    """Rank of each row's target, from 1, over all items; `UNRANKED` where the beam does not hold it. In the rows' order."""
+    was_training = model.training
+    model.eval()
+    ranks = np.empty(len(examples.history), dtype=np.int32)
+    for rows in batches(examples.lengths, max(1, beams_in_flight // beam), None):
+        batch = examples.batch(rows, trie.items.device)
+        beams = generate(model, trie, batch.history, beam)
+        ranks[rows] = target_ranks(beams, trie, batch.target[:, 0]).cpu().numpy()
+    model.train(was_training)
+    return ranks

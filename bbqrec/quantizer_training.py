@@ -1,0 +1,142 @@
+"""The training loop of stage 1 (Sec. 4.1.4)."""
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bbqrec.checkpoint import pack, unpack
+from bbqrec.codebook import perplexity
+from bbqrec.config import QuantizerConfig
+from bbqrec.data import batches, training_windows
+from bbqrec.losses import total
+from bbqrec.mutual_information import log_likelihood, saturation
+from bbqrec.quantizer import Quantizer, QuantizerOutput
+from bbqrec.schema import PAD, Dataset
+from bbqrec.semantic_ids import collisions
+from bbqrec.training import Averages, epoch_generator, learning_rate, require_finite
+
+
+class QuantizerTrainer:
+    """Stage 1: batches of users' training windows, Eq. 13, with q_theta fitted between the steps."""
+
+    def __init__(self, config: QuantizerConfig, dataset: Dataset, seed: int, device: torch.device) -> None:
+        self.config, self.seed, self.device, self.epoch = config, seed, device, 0
+        self.num_items = dataset.num_items
+        epoch_generator(seed, 0)
+        self.model = Quantizer(config, dataset.num_items, dataset.features).to(device)
+        theta = list(self.model.variational.parameters())
+        own = {id(p) for p in theta}
+        self.weights = [p for p in self.model.parameters() if id(p) not in own]
+        self.optimizer = torch.optim.AdamW(self.weights, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.club_optimizer = torch.optim.Adam(theta, lr=config.club_learning_rate) if theta else None
+        self.windows = training_windows(dataset, config.max_history)
+        self.lengths = (self.windows.items != PAD).sum(1)
+
+    def finished(self) -> bool:
+        return self.epoch >= self.config.epochs
+
+    def train_epoch(self) -> dict[str, float]:
+        started = time.perf_counter()
+        generator = epoch_generator(self.seed, self.epoch + 1)
+        self.model.train()
+        if self.epoch == 0:
+            self._initialise(generator)
+        cut = batches(self.lengths, self.config.batch_users, generator)
+        gamma = self.config.gamma * min((self.epoch + 1) / max(self.config.gamma_warmup_epochs, 1), 1.0)
+        averages, restarted = Averages(), 0
+        output = None
+        for step, rows in enumerate(cut):
+            done = (self.epoch * len(cut) + step, len(cut), self.config.epochs * len(cut))
+            rate = learning_rate(self.config.learning_rate, *done, "cosine")
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            output, terms = self._step(rows, gamma)
+            require_finite(terms, self.epoch + 1, step)
+            averages.add(terms, len(rows))
+        usage = self.model.codebook.usage.clone()
+        # No restart after the last epoch: a fresh code that nothing has been trained on would change final codes.
+        if self.config.restart_dead_codes and output is not None and self.epoch + 1 < self.config.epochs:
+            replaced = self.model.codebook.restart(output.quantized.residuals.detach(), generator)
+            restarted = sum(len(codes) for _, _, codes in replaced)
+            self._forget(replaced)
+        else:
+            self.model.codebook.usage.zero_()
+        self.epoch += 1
+        return (
+            averages.means()
+            | self._health(usage)
+            | {"restarted_codes": float(restarted), "gamma": gamma, "seconds": time.perf_counter() - started}
+        )
+
+    def _initialise(self, generator: torch.Generator) -> None:
+        """k-means of the latents of at most 16,384 items that occur in training."""
+        seen = np.unique(self.windows.items[self.windows.items != PAD])
+        pick = torch.randperm(len(seen), generator=generator)[:16384].numpy()
+        with torch.no_grad():
+            z = self.model.encode(torch.from_numpy(seen[pick]).to(self.device))
+        self.model.codebook.initialise(z, self.config.kmeans_iterations, generator)
+
+    def _step(self, rows: np.ndarray, gamma: float) -> tuple[QuantizerOutput, dict[str, Tensor]]:
+        longest = int(self.lengths[rows].max())
+        windows = torch.from_numpy(self.windows.items[rows, :longest]).to(self.device)
+        counted = torch.from_numpy(self.windows.counted[rows, : longest - 1]).to(self.device)
+        output = self.model(windows, counted)
+        loss = total(output.losses, self.config.beta, gamma)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.optimizer.step()
+        terms = {f"loss/{name}": value.detach() for name, value in output.losses._asdict().items()}
+        return output, {"loss/total": loss.detach()} | terms | self._fit_variational(output)
+
+    def _fit_variational(self, output: QuantizerOutput) -> dict[str, Tensor]:
+        """q_theta's likelihood steps on detached latents; reports the last likelihood and the saturation."""
+        terms: dict[str, Tensor] = {}
+        if self.club_optimizer is None:
+            return terms
+        pairs = {}
+        for name, z_specific in output.z_specific.items():
+            have = output.present[name]
+            z = output.z[:, self.config.components.index(name)]
+            pairs[name] = (z[have].detach(), z_specific[have].detach())
+        for _ in range(self.config.club_steps):
+            fits = {n: (self.model.variational[n](z), zs) for n, (z, zs) in pairs.items() if len(z)}
+            likelihood = {n: log_likelihood(*gaussian, zs) for n, (gaussian, zs) in fits.items()}
+            self.club_optimizer.zero_grad(set_to_none=True)
+            if likelihood:
+                (-sum(likelihood.values(), torch.zeros(()))).backward()
+                self.club_optimizer.step()
+            terms = {f"club/{n}_likelihood": value.detach() for n, value in likelihood.items()}
+            terms |= {f"club/{n}_saturation": saturation(gaussian[1].detach()) for n, (gaussian, _) in fits.items()}
+        return terms
+
+    def _forget(self, replaced: list[tuple[int, int, Tensor]]) -> None:
+        """A restarted code starts without the moments of the code it replaced."""
+        state = self.optimizer.state.get(self.model.codebook.codebooks, {})
+        for level, group, codes in replaced:
+            for name in ("exp_avg", "exp_avg_sq"):
+                if name in state:
+                    state[name][level, group, codes] = 0.0
+
+    def _health(self, usage: Tensor) -> dict[str, float]:
+        """Codes in use and perplexity per level and component, and the collisions of the whole catalogue."""
+        spread, used = perplexity(usage), (usage > 0).sum(-1)
+        health = {}
+        for level in range(self.config.levels):
+            for number, component in enumerate(self.config.components):
+                health[f"codes/perplexity_{level}_{component}"] = float(spread[level, number])
+                health[f"codes/used_{level}_{component}"] = float(used[level, number])
+        count = collisions(self.model.codes(self.num_items).codes)
+        return health | {"codes/colliding_items": float(count.colliding_items), "codes/excess": float(count.excess)}
+
+    def _parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
+        parts = {"model": self.model, "optimizer": self.optimizer}
+        return parts | ({"club_optimizer": self.club_optimizer} if self.club_optimizer else {})
+
+    def pack(self) -> bytes:
+        return pack(self._parts(), {"epoch": self.epoch})
+
+    def unpack(self, blob: bytes) -> None:
+        self.epoch = unpack(blob, self._parts())[0]["epoch"]

@@ -1,0 +1,45 @@
+"""A finished run put to use: the items it recommends to a user."""
+
+import torch
+from safetensors.torch import load
+
+from bbqrec.config import RunConfig
+from bbqrec.decoding import DeviceTrie, item_lists
+from bbqrec.errors import InputError
+from bbqrec.examples import popularity
+from bbqrec.generation import generate
+from bbqrec.overrides import from_json
+from bbqrec.recommender_training import build_recommender, semantic_ids
+from bbqrec.schema import Dataset
+from bbqrec.semantic_ids import build_trie
+from bbqrec.stages import RECOMMENDER, load_codes
+from bbqrec.store import Store
+
+
+def recommend(store: Store, run_key: str, dataset: Dataset, user_id: str, k: int) -> list[tuple[str, str, float]]:
+    """The k best (item ID, title, log-probability) for a user's next item, given all items that the user has had.
+
+    The beam is the run's, or k if that is wider. Raises InputError for an unknown run, another data set or an unknown user.
+    """
+    run: RunConfig = from_json(RunConfig, store.read_json(RECOMMENDER, run_key, "config.json"))
+    if run.fingerprint != dataset.fingerprint:
+        raise InputError(
+            f"run {run_key} was trained on {run.dataset} {run.fingerprint[:12]}, {dataset.name} is {dataset.fingerprint[:12]}",
+            "give the data set folder that the run was trained on",
+        )
+    found = (dataset.user_ids == user_id).nonzero()[0]
+    if not len(found):
+        raise InputError(
+            f"user {user_id!r} is not in data set {dataset.name}",
+            f"use one of its user IDs, such as {dataset.user_ids[0]}",
+        )
+    codes = load_codes(run, store)
+    model = build_recommender(run.recommender, codes, dataset, run.seed).eval()
+    model.load_state_dict(load(store.read_bytes(RECOMMENDER, run_key, "model.safetensors")))
+    trie = DeviceTrie.of(build_trie(semantic_ids(codes, run.recommender, dataset), popularity(dataset)), "cpu")
+    start, end = dataset.offsets[found[0]], dataset.offsets[found[0] + 1]
+    history = torch.from_numpy(dataset.items[start:end][-run.recommender.max_history :].astype("int64"))[None]
+    beams = generate(model, trie, history, max(run.recommender.beam, k))
+    return [
+        (str(dataset.item_ids[item]), str(dataset.titles[item]), score) for item, score in item_lists(beams, trie, k)[0]
+    ]

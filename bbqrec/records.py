@@ -1,0 +1,113 @@
+"""What a run writes about itself: its log over all attempts, and the row of scores, costs and provenance."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from bbqrec import provenance as origin
+from bbqrec.config import RunConfig, to_json
+from bbqrec.metrics import scores
+from bbqrec.quantizer_training import QuantizerTrainer
+from bbqrec.recommender_training import RecommenderTrainer, semantic_ids
+from bbqrec.schema import Codes
+from bbqrec.semantic_ids import collisions
+
+
+class RunLog:
+    """What a run accumulates over its attempts: metrics of every epoch, seconds of work, when it began."""
+
+    def __init__(self, started: str, seconds: float, attempts: int, metrics: list[dict[str, Any]]) -> None:
+        self.started, self.seconds, self.attempts, self.metrics = started, seconds, attempts, metrics
+
+    @classmethod
+    def begin(cls) -> "RunLog":
+        return cls(origin.now(), 0.0, 1, [])
+
+    def pack(self) -> bytes:
+        return to_bytes(self.__dict__)
+
+    def resume(self, blob: bytes) -> None:
+        self.__dict__.update(json.loads(blob))
+        self.attempts += 1
+
+    def jsonl(self) -> bytes:
+        return "".join(json.dumps(line) + "\n" for line in self.metrics).encode()
+
+
+def quantizer_row(
+    key: str, trainer: QuantizerTrainer, codes: Codes, log: RunLog, device: torch.device
+) -> dict[str, Any]:
+    """Codebook health of the last epoch, collisions of the raw codes, costs and provenance of stage 1."""
+    return {
+        "key": key,
+        "collisions": _collisions(codes.codes),
+        "codebook": {name: value for name, value in log.metrics[-1].items() if name.startswith("codes/")},
+        "costs": {
+            "seconds": log.seconds,
+            "epochs": trainer.epoch,
+            "parameters": _parameters(trainer.model),
+            "peak_memory_bytes": origin.peak_memory_bytes(),
+        },
+        "provenance": _provenance(device, log, {}),
+    }
+
+
+def recommender_row(
+    run: RunConfig,
+    first: Mapping[str, Any],
+    trainer: RecommenderTrainer,
+    codes: Codes,
+    ranks: Mapping[str, np.ndarray],
+    log: RunLog,
+    device: torch.device,
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The row of a finished run; `first` is its quantizer's row, `given` what the caller knows of the provenance.
+
+    `collisions` counts the raw codes, `id_collisions` the IDs that are generated.
+    """
+    return {
+        "run_key": run.recommender_key,
+        "quantizer_key": run.quantizer_key,
+        "dataset": run.dataset,
+        "fingerprint": run.fingerprint,
+        "seed": run.seed,
+        "config": to_json(run),
+        "scores": {split: scores(found) for split, found in ranks.items()},
+        "collisions": first["collisions"],
+        "id_collisions": _collisions(semantic_ids(codes, run.recommender, trainer.dataset)),
+        "codebook": first["codebook"],
+        "costs": {
+            "quantizer_seconds": first["costs"]["seconds"],
+            "quantizer_epochs": first["costs"]["epochs"],
+            "quantizer_parameters": first["costs"]["parameters"],
+            "recommender_seconds": log.seconds,
+            "recommender_epochs": trainer.epoch,
+            "best_epoch": trainer.best_epoch,
+            "parameters": _parameters(trainer.model),
+            "peak_memory_bytes": origin.peak_memory_bytes(),
+        },
+        "provenance": _provenance(device, log, given),
+    }
+
+
+def _provenance(device: torch.device, log: RunLog, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    return origin.provenance(device, {"started": log.started, "attempts": log.attempts, **dict(given or {})})
+
+
+def _collisions(ids: np.ndarray) -> dict[str, int]:
+    found = collisions(ids)
+    return asdict(found) | {"distinct": found.distinct}
+
+
+def _parameters(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def to_bytes(value: Any) -> bytes:
+    """Readable JSON."""
+    return (json.dumps(value, indent=1) + "\n").encode()

@@ -1,0 +1,166 @@
+"""One stage of one run against a store: return at once if published, resume, report every epoch, publish."""
+
+import io
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from bbqrec.config import RunConfig, to_json
+from bbqrec.errors import InputError
+from bbqrec.quantizer_training import QuantizerTrainer
+from bbqrec.recommender_training import RecommenderTrainer
+from bbqrec.records import RunLog, quantizer_row, recommender_row, to_bytes
+from bbqrec.schema import Codes, Dataset, EpochReport
+from bbqrec.store import Store
+from bbqrec.training import Trainer
+
+QUANTIZER, RECOMMENDER = "quantizer", "recommender"
+Files = dict[str, bytes]
+
+
+def run_quantizer(
+    run: RunConfig, dataset: Dataset, store: Store, *, attempt: str, device: str = "auto"
+) -> Iterator[EpochReport]:
+    """Stage 1. Publishes codes.npy, vectors.npy, codebooks.npy, model.safetensors, config.json, metrics.jsonl, row.json."""
+    key = run.quantizer_key
+    if store.has(QUANTIZER, key):
+        return
+    _same_data(run, dataset)
+    place = resolve_device(device)
+    trainer = QuantizerTrainer(run.quantizer, dataset, run.seed, place)
+    log = RunLog.begin()
+    yield from _epochs(QUANTIZER, key, run.quantizer.epochs, trainer, store, attempt, log)
+    codes = trainer.model.codes(dataset.num_items)
+    row = quantizer_row(key, trainer, codes, log, place)
+    _publish(
+        store,
+        QUANTIZER,
+        key,
+        attempt,
+        log,
+        {
+            "codes.npy": _npy(codes.codes.astype(np.int16)),
+            "vectors.npy": _npy(codes.vectors),
+            "codebooks.npy": _npy(codes.codebooks),
+            "model.safetensors": save({k: v.cpu().contiguous() for k, v in trainer.model.state_dict().items()}),
+            "config.json": to_bytes(to_json(run.quantizer) | {"components": list(codes.components)}),
+            "row.json": to_bytes(row),
+        },
+    )
+
+
+def run_recommender(
+    run: RunConfig,
+    dataset: Dataset,
+    store: Store,
+    *,
+    attempt: str,
+    provenance: Mapping[str, Any] | None = None,
+    device: str = "auto",
+) -> Iterator[EpochReport]:
+    """Stage 2. Publishes ranks_valid.npy, ranks_test.npy, model.safetensors, config.json, metrics.jsonl, row.json.
+
+    Raises InputError if the quantizer of the run is not in the store.
+    """
+    key = run.recommender_key
+    if store.has(RECOMMENDER, key):
+        return
+    _same_data(run, dataset)
+    codes = load_codes(run, store)
+    place = resolve_device(device)
+    trainer = RecommenderTrainer(run.recommender, dataset, codes, run.seed, place)
+    log = RunLog.begin()
+    yield from _epochs(RECOMMENDER, key, run.recommender.epochs, trainer, store, attempt, log)
+    judged = time.perf_counter()
+    ranks = {split: trainer.judge(split) for split in ("valid", "test")}
+    log.seconds += time.perf_counter() - judged
+    first = store.read_json(QUANTIZER, run.quantizer_key, "row.json")
+    row = recommender_row(run, first, trainer, codes, ranks, log, place, provenance or {})
+    _publish(
+        store,
+        RECOMMENDER,
+        key,
+        attempt,
+        log,
+        {
+            **{f"ranks_{split}.npy": _npy(found) for split, found in ranks.items()},
+            "model.safetensors": save({k: v.cpu().contiguous() for k, v in trainer.best.items()}),
+            "config.json": to_bytes(to_json(run)),
+            "row.json": to_bytes(row),
+        },
+    )
+
+
+def load_codes(run: RunConfig, store: Store) -> Codes:
+    """The published quantizer of a run. Raises InputError if it is missing, damaged or made by another config."""
+    remedy = "run the same command again: it computes what is missing"
+    folder = store.get(QUANTIZER, run.quantizer_key)
+    if folder is None:
+        raise InputError(f"quantizer {run.quantizer_key} is not in store {store.url}", remedy)
+    made_by = json.loads((folder / "config.json").read_text())
+    if made_by != to_json(run.quantizer):
+        raise InputError(
+            f"quantizer {run.quantizer_key} was made by another config", "remove it from the store and rerun"
+        )
+    return Codes(
+        components=run.quantizer.components,
+        codes=np.load(folder / "codes.npy", allow_pickle=False).astype(np.int64),
+        vectors=np.load(folder / "vectors.npy", allow_pickle=False),
+        codebooks=np.load(folder / "codebooks.npy", allow_pickle=False),
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto" is the GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("no CUDA device is available", "use device cpu or auto")
+    return torch.device(name)
+
+
+def _epochs(
+    stage: str, key: str, epochs: int, trainer: Trainer, store: Store, attempt: str, log: RunLog
+) -> Iterator[EpochReport]:
+    """Train to the end from the newest checkpoint. A checkpoint is saved before its epoch is reported."""
+    saved = store.load_progress(stage, key)
+    if saved is not None:
+        trainer.unpack(saved.files["state.safetensors"])
+        log.resume(saved.files["log.json"])
+    while not trainer.finished():
+        begun = time.perf_counter()
+        metrics = trainer.train_epoch()
+        log.seconds += time.perf_counter() - begun
+        log.metrics.append({"epoch": trainer.epoch, **metrics})
+        files: Files = {"state.safetensors": trainer.pack(), "log.json": log.pack()}
+        store.save_progress(stage, key, attempt, trainer.epoch, files)
+        yield EpochReport(stage=stage, epoch=trainer.epoch, epochs=epochs, metrics=metrics)
+
+
+def _publish(store: Store, stage: str, key: str, attempt: str, log: RunLog, files: Files) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in (files | {"metrics.jsonl": log.jsonl()}).items():
+            Path(folder, name).write_bytes(data)
+        store.publish(stage, key, folder, attempt)
+    store.clear_progress(stage, key)
+
+
+def _same_data(run: RunConfig, dataset: Dataset) -> None:
+    if run.fingerprint != dataset.fingerprint:
+        raise InputError(
+            f"data set {dataset.name} has fingerprint {dataset.fingerprint[:12]}, the run was planned for {run.fingerprint[:12]}",
+            "give the folder that the run was planned with",
+        )
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,6 +1,7 @@
 """The split, the training windows, the batches and the folder, against loops and planted damage."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 
@@ -104,7 +105,7 @@ def test_batches_hold_every_row_once_and_are_alike(count, size):
         sizes = [len(b) for b in cut]
         assert max(sizes) <= size and max(sizes) - min(sizes) <= 1
         ranges = sorted((lengths[b].min(), lengths[b].max()) for b in cut)
-        assert all(high <= low for (_, high), (low, _) in zip(ranges, ranges[1:], strict=False))
+        assert all(high <= low for (_, high), (low, _) in itertools.pairwise(ranges))
 
 
 def test_batches_are_shuffled_by_the_generator_only():
@@ -207,7 +208,7 @@ def test_other_formats_and_other_folders_are_refused(folder, tmp_path):
     (folder / "dataset.json").write_text(json.dumps({**header, "format": 7}))
     with pytest.raises(InputError, match="format 7"):
         load_dataset(folder)
-    with pytest.raises(InputError, match="no dataset.json"):
+    with pytest.raises(InputError, match=r"no dataset\.json"):
         load_dataset(tmp_path / "nowhere")
 
 
@@ -225,7 +226,7 @@ def test_writing_replaces_a_data_set_but_nothing_else(folder, histories, tmp_pat
 
 
 def test_short_users_and_bad_features_leave_nothing_behind(histories, tmp_path):
-    with pytest.raises(InputError, match="user u1 has fewer than 3 items .*1 other"):
+    with pytest.raises(InputError, match=r"user u1 has fewer than 3 items .*1 other"):
         dataset_of([[0, 1, 2], [3, 4], [5, 6]], tmp_path / "d")
     values = np.ones((70, 2), dtype=np.float32)
     values[33, 1] = np.inf

@@ -198,6 +198,6 @@ def test_core_is_reported_and_can_leave_nothing(source, tmp_path):
     prepared = prepare_tabular(replaced(source, core=2, features={}), tmp_path / "a", "a")
     assert histories(prepared.dataset) == {"u1": ["C", "A", "D"], "u2": ["D", "C", "A"]}
     assert "2-core: kept 6 of 7 interactions" in prepared.notes
-    with pytest.raises(InputError, match="no interactions.*lower --core"):
+    with pytest.raises(InputError, match=r"no interactions.*lower --core"):
         prepare_tabular(replaced(source, core=9), tmp_path / "b", "b")
     assert not (tmp_path / "b").exists()

@@ -1,0 +1,236 @@
+"""Every bad input ends in one line on stderr that names the thing and the remedy, exit status 2 and nothing written."""
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bbqrec.cli import main
+
+
+@dataclass(frozen=True)
+class Case:
+    """`arguments` after `prepare tabular`, with {} for the folder; `spoil` makes the good files bad."""
+
+    name: str
+    spoil: Callable[[Path], object]
+    said: tuple[str, ...]
+    arguments: str = ""
+
+
+def table(folder: Path, **changes) -> None:
+    columns = {"user_id": list("aaabbb"), "item_id": list("xyzxyz"), "timestamp": list(range(6))}
+    pd.DataFrame(columns | changes).to_csv(folder / "clicks.csv", index=False)
+
+
+def vectors(folder: Path, values=None, item_ids=("x", "y"), **options) -> None:
+    values = np.ones((2, 3)) if values is None else np.asarray(values)
+    np.savez(folder / "text.npz", item_ids=np.array(item_ids, **options), features=values)
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+def write(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def parquet(name: str, **columns) -> Callable[[Path], object]:
+    return lambda folder: pd.DataFrame(columns).to_parquet(folder / name)
+
+
+def cut_parquet(folder: Path) -> None:
+    pd.DataFrame({"user_id": ["a"]}).to_parquet(folder / "clicks.parquet")
+    content = (folder / "clicks.parquet").read_bytes()
+    (folder / "clicks.parquet").write_bytes(content[: len(content) // 2])
+
+
+def cut_gzip(folder: Path) -> None:
+    content = gzip.compress((folder / "clicks.csv").read_bytes() * 50)
+    (folder / "clicks.csv.gz").write_bytes(content[: len(content) // 2])
+
+
+def cut_npz(folder: Path) -> None:
+    content = (folder / "text.npz").read_bytes()
+    (folder / "text.npz").write_bytes(content[: len(content) // 2])
+
+
+CASES = [
+    Case("no table", lambda f: (f / "clicks.csv").unlink(), ("clicks.csv does not exist", "check the path")),
+    Case("a folder as table", nothing, ("does not exist",), "--interactions {}"),
+    Case("another format", write("clicks.xlsx", b"PK"), ("clicks.xlsx", "parquet"), "--interactions {}/clicks.xlsx"),
+    Case("empty table", write("clicks.csv", b""), ("cannot read", "clicks.csv")),
+    Case("only a header", write("clicks.csv", b"user_id,item_id,timestamp\n"), ("clicks.csv has no rows",)),
+    Case("ragged csv", write("clicks.csv", b"user_id,item_id,timestamp\na,b,1\na,b,1,2,3\n"), ("clicks.csv", "Row #3", "write the file again")),
+    Case("binary csv", write("clicks.csv", bytes(range(128, 256))), ("cannot read", "clicks.csv")),
+    Case("truncated parquet", cut_parquet, ("cannot read", "clicks.parquet"), "--interactions {}/clicks.parquet"),
+    Case("text as parquet", write("c.parquet", b"user_id,item_id"), ("cannot read",), "--interactions {}/c.parquet"),
+    Case("truncated gz", cut_gzip, ("cannot read", "clicks.csv.gz"), "--interactions {}/clicks.csv.gz"),
+    Case("wrong column", nothing, ("no column 'who'", "user_id, item_id, timestamp"), "--user-column who"),
+    Case("no time column", nothing, ("no column 'when'",), "--time-column when"),
+    Case("one column twice", nothing, ("item_id, item_id", "three different"), "--user-column item_id"),
+    Case("missing user", lambda f: table(f, user_id=["a", None, *"abbb"]), ("no user_id in data row 2",)),
+    Case("times that are none", lambda f: table(f, timestamp=["noon"] * 6), ("'timestamp'", "not times", "ISO")),
+    Case("missing time", lambda f: table(f, timestamp=[0, 1, None, 3, 4, 5]), ("no timestamp in data row 3",)),
+    Case("short user", lambda f: table(f, user_id=list("aabbbb")), ("user a has fewer than 3", "--core 3")),
+    Case("core leaves nothing", nothing, ("--core 9", "lower --core"), "--core 9"),
+    Case("no items table", nothing, ("items.csv does not exist",), "--items {}/items.csv"),
+    Case(
+        "items table without titles",
+        write("items.csv", b"item_id,name\nx,X\n"),
+        ("no column 'title'", "item_id, name"),
+        "--items {}/items.csv",
+    ),
+    Case(
+        "items table with an item twice",
+        write("items.csv", b"item_id,title\nx,X\nx,Y\n"),
+        ("lists item x more than once",),
+        "--items {}/items.csv",
+    ),
+    Case(
+        "items table without an ID", write("items.csv", b"item_id,title\n,X\n"), ("data row 1",), "--items {}/items.csv"
+    ),
+    Case("no feature file", lambda f: (f / "text.npz").unlink(), ("text.npz does not exist",)),
+    Case("unknown modality", nothing, ("modality 'audio'", "text or image"), "--features audio={}/text.npz"),
+    Case("no modality", nothing, ("NAME=VALUE",), "--features {}/text.npz"),
+    Case("modality twice", nothing, ("text is given twice",), "--features text={}/text.npz text={}/text.npz"),
+    Case("features of another format", write("t.json", b"{}"), ("t.json", ".npz"), "--features text={}/t.json"),
+    Case("truncated npz", cut_npz, ("cannot read", "text.npz")),
+    Case("empty npz", write("text.npz", b""), ("cannot read", "text.npz")),
+    Case("npz without IDs", lambda f: np.savez(f / "text.npz", features=np.ones((2, 3))), ("no array 'item_ids'",)),
+    Case("pickled IDs", lambda f: vectors(f, dtype=object), ("cannot read", "without pickling")),
+    Case("NaN", lambda f: vectors(f, [[1, 2], [np.nan, 3]]), ("text.npz has NaN", "item y", "repair")),
+    Case("infinite as float32", lambda f: vectors(f, [[1, 2], [1e300, 3]]), ("infinite", "item y")),
+    Case("vector of no dimension", lambda f: vectors(f, [1.0, 2.0]), ("shape (2,)", "one numeric vector per item")),
+    Case("three dimensions", lambda f: vectors(f, np.ones((2, 3, 4))), ("shape (2, 3, 4)",)),
+    Case("text as vectors", lambda f: vectors(f, [["a"], ["b"]]), ("<U1", "numeric")),
+    Case("more vectors than IDs", lambda f: vectors(f, np.ones((3, 2))), ("2 item IDs but 3 rows",)),
+    Case("item twice", lambda f: vectors(f, item_ids=("x", "x")), ("lists item x more than once",)),
+    Case("no item in common", lambda f: vectors(f, item_ids=("p", "q")), ("no item of", "'p'", "'x'")),
+    Case("no vectors", lambda f: vectors(f, np.ones((0, 3)), item_ids=()), ("no item of", "no rows")),
+    Case(
+        "npy without table", lambda f: np.save(f / "t.npy", np.ones((3, 2))), ("--items",), "--features text={}/t.npy"
+    ),
+    Case(
+        "npy of another length",
+        lambda f: (np.save(f / "t.npy", np.ones((3, 2))), (f / "items.csv").write_text("item_id,title\nx,X\n")),
+        ("3 rows", "items table 1"),
+        "--items {}/items.csv --features text={}/t.npy",
+    ),
+    Case(
+        "parquet vectors of different widths",
+        parquet("t.parquet", item_id=["x", "y"], v=[[1.0, 2.0], [1.0]]),
+        ("1 values for item y", "give 2"),
+        "--features text={}/t.parquet",
+    ),
+    Case(
+        "parquet without the item column",
+        parquet("t.parquet", asin=["x"], v=[1.0]),
+        ("no column 'item_id'", "asin"),
+        "--features text={}/t.parquet",
+    ),
+    Case(
+        "parquet with text",
+        parquet("t.parquet", item_id=["x"], v=[1.0], colour=["red"]),
+        ("column 'colour'",),
+        "--features text={}/t.parquet",
+    ),
+    Case("out is a file", write("out", b"x"), ("out exists and is not a data set folder", "another --out")),
+    Case("out is below a file", nothing, ("cannot write", "writable --out"), "--out {}/clicks.csv/deep/out"),
+    Case("out holds something else", lambda f: (f / "out" / "thesis").mkdir(parents=True), ("another --out",)),
+]
+
+
+def refused(arguments: list[str], capsys) -> str:
+    """Run the command, which must fail as bad input does; the line that it says."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2, said
+    assert said.startswith("error: ") and said.count("\n") == 1 and said.endswith("\n"), said
+    return said
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
+
+
+def tabular(folder: Path, arguments: str) -> list[str]:
+    """The arguments with good ones for whatever they leave out."""
+    words = arguments.replace("{}", str(folder)).split()
+    good = {"--interactions": "clicks.csv", "--features": "text.npz", "--out": "out"}
+    for flag, name in good.items():
+        if flag not in words:
+            words += [flag, f"text={folder / name}" if flag == "--features" else str(folder / name)]
+    return ["prepare", "tabular", *words]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    table(tmp_path)
+    vectors(tmp_path)
+    return tmp_path
+
+
+def test_the_good_files_are_good(folder):
+    main(tabular(folder, ""))
+    assert (folder / "out" / "dataset.json").exists()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_bad_tables_and_features(folder, capsys, case):
+    case.spoil(folder)
+    before = everything(folder)
+    said = refused(tabular(folder, case.arguments), capsys)
+    for words in case.said:
+        assert words in said
+    assert everything(folder) == before
+
+
+def test_a_failed_prepare_leaves_the_earlier_data_set(folder, capsys):
+    main(tabular(folder, ""))
+    vectors(folder, [[1, 2], [np.nan, 3]])
+    before = everything(folder / "out")
+    refused(tabular(folder, ""), capsys)
+    assert everything(folder / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--users 0", "users=0"),
+        ("--stay 1.5", "stay=1.5 is not a share"),
+        ("--items 50", "50 items"),
+        ("--min-length 9 --mean-length 7", "min_length=9"),
+    ],
+)
+def test_synthetic_options_that_make_no_sense(tmp_path, capsys, words, said):
+    assert said in refused(["prepare", "synthetic", "--out", str(tmp_path / "out"), *words.split()], capsys)
+    assert not everything(tmp_path)
+
+
+@pytest.mark.parametrize("words", ["", "prepare", "prepare tabular", "prepare synthetic --out x --users many", "fly"])
+def test_words_that_are_no_command(capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    assert stop.value.code == 2 and capsys.readouterr().err
+
+
+def test_the_real_command(folder):
+    """Once as a user starts it: the exit status and the line pass through the interpreter."""
+    vectors(folder, [[1, 2], [np.nan, 3]])
+    code = "from bbqrec.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *tabular(folder, "")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "item y" in done.stderr
+    assert not (folder / "out").exists()

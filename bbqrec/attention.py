@@ -1,11 +1,16 @@
 """Attention of the recommender: relative position bias, similarity buckets, similarity-enhanced attention (Sec. 4.2)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from bbqrec.similarity_mix import similarity_mix
+
+Mix = Callable[[Tensor, Tensor], Tensor]
 
 
 def similarity_buckets(v: Float[Tensor, "B T W"], real: Bool[Tensor, "B T"], buckets: int) -> Int[Tensor, "B T T"]:
@@ -22,39 +27,30 @@ def similarity_buckets(v: Float[Tensor, "B T W"], real: Bool[Tensor, "B T"], buc
 
 
 class SimilarityTable(nn.Module):
-    """e_sim of Eq. 17: a vector per bucket and head channel; row K + 1 stays at one whatever is learned."""
+    """e_sim of Eq. 17: a row per bucket, heads side by side; row K + 1 stays at one whatever is learned."""
 
     def __init__(self, buckets: int, heads: int, head_width: int, init: str) -> None:
         super().__init__()
-        self.heads = heads
         table = torch.ones(buckets + 2, heads * head_width)
         if init == "uniform":
             table[:-1].uniform_(0.0, 0.01)  # Sec. 5.1, read literally
         self.table = nn.Parameter(table)
 
-    def forward(self, index: Int[Tensor, "B T T"]) -> Float[Tensor, "B H T T C"]:
-        weights = F.embedding(index, self.table, padding_idx=self.table.shape[0] - 1)
-        return weights.unflatten(-1, (self.heads, -1)).permute(0, 3, 1, 2, 4)
-
-
-def similarity_mix(
-    alpha: Float[Tensor, "B H TL TL"], v: Float[Tensor, "B H TL C"], e_sim: Float[Tensor, "B H T T C"]
-) -> Float[Tensor, "B H TL C"]:
-    """Eq. 17 summed over keys: out_ik = sum_jl alpha_ij^kl (e_ij^sim * W_V e_j^l).
-
-    The L tokens of item i share their weights towards item j, so the weighted values are formed once per item pair.
-    """
-    batch, heads, tokens, channels = v.shape
-    items = e_sim.shape[2]
-    values = v.view(batch, heads, 1, items, -1, channels)  # (B, H, 1, T, L, C)
-    weighted = (e_sim[:, :, :, :, None] * values).view(batch, heads, items, tokens, channels)
-    return (alpha.view(batch, heads, items, -1, tokens) @ weighted).view(batch, heads, tokens, channels)
+    def forward(
+        self,
+        alpha: Float[Tensor, "B H TL TL"],
+        v: Float[Tensor, "B H TL C"],
+        buckets: Int[Tensor, "B T T"],
+        causal: bool,
+    ) -> Float[Tensor, "B H TL C"]:
+        """Eq. 17 summed over the keys."""
+        return similarity_mix(alpha, v, self.table, buckets, causal)
 
 
 class Attention(nn.Module):
     """Multi-head attention without biases (T5). Keys and values may be computed ahead and shared by many queries."""
 
-    def __init__(self, d_model: int, heads: int, head_width: int, dropout: float, scale: str) -> None:
+    def __init__(self, d_model: int, heads: int, head_width: int, scale: str) -> None:
         super().__init__()
         self.heads = heads
         inner = heads * head_width
@@ -64,7 +60,6 @@ class Attention(nn.Module):
         self.k = nn.Linear(d_model, inner, bias=False)
         self.v = nn.Linear(d_model, inner, bias=False)
         self.o = nn.Linear(inner, d_model, bias=False)
-        self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.q.weight, std=(d_model * head_width) ** -0.5 if scale == "t5" else d_model**-0.5)
         nn.init.normal_(self.k.weight, std=d_model**-0.5)
         nn.init.normal_(self.v.weight, std=d_model**-0.5)
@@ -78,14 +73,13 @@ class Attention(nn.Module):
         x: Float[Tensor, "B Q E"],
         keys_values: tuple[Float[Tensor, "B H K C"], Float[Tensor, "B H K C"]],
         bias: Float[Tensor, "#B #H #Q K"],
-        e_sim: Float[Tensor, "B H T T C"] | None = None,
+        mix: Mix = torch.matmul,
     ) -> Float[Tensor, "B Q E"]:
-        """Softmax attention (Eq. 16) with an additive bias (position and mask), reweighted by `e_sim` if given (Eq. 17)."""
+        """Softmax attention (Eq. 16) with an additive bias (position and mask); `mix` sums the values (Eq. 17)."""
         k, v = keys_values
         logits = self._split(self.q(x)) @ k.transpose(2, 3) * self.scale + bias  # (B, H, Q, K)
-        alpha = self.dropout(torch.softmax(logits, dim=-1))
-        mixed = alpha @ v if e_sim is None else similarity_mix(alpha, v, e_sim)
-        return self.o(mixed.transpose(1, 2).flatten(2))
+        alpha = torch.softmax(logits, dim=-1)
+        return self.o(mix(alpha, v).transpose(1, 2).flatten(2))
 
     def _split(self, x: Float[Tensor, "B K HC"]) -> Float[Tensor, "B H K C"]:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

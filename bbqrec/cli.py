@@ -24,6 +24,7 @@ from bbqrec.errors import InputError
 RunKey = Annotated[str, tyro.conf.arg(name="run")]
 
 if TYPE_CHECKING:
+    from bbqrec.schema import EpochReport
     from bbqrec.store import Store
 
 app = SubcommandApp()
@@ -56,17 +57,19 @@ class Train:
     def run(self) -> None:
         from bbqrec.data import load_dataset
         from bbqrec.methods import run_config
-        from bbqrec.stages import run_quantizer, run_recommender
+        from bbqrec.stages import resolve_device, run_quantizer, run_recommender
         from bbqrec.store import Store
 
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed} is negative", "give 0 or more")
+        resolve_device(self.device)
         dataset = load_dataset(self.dataset)
         run = run_config(self.method, dataset, self.seed, self.profile, self.set)
         store, attempt = Store(self.store), uuid.uuid4().hex[:12]
         _print(f"{self.method} on {dataset.name}, seed {self.seed}: run {run.recommender_key}")
         for stage in (run_quantizer, run_recommender):
             for report in stage(run, dataset, store, attempt=attempt, device=self.device):
-                values = "  ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
-                _print(f"{report.stage} {report.epoch}/{report.epochs}  {values}")
+                _print(epoch_line(report))
         _print_scores(store.read_json("recommender", run.recommender_key, "row.json")["scores"])
         _print(f"run {run.recommender_key}")
 
@@ -144,6 +147,13 @@ class Methods:
         for name, method in METHODS.items():
             table.add_row(name, method.label, ", ".join(method.table))
         _print(table)
+
+
+def epoch_line(report: "EpochReport") -> str:
+    """The epoch's metrics but the usage of every codebook, which `metrics.jsonl` of the run holds."""
+    shown = {n: v for n, v in report.metrics.items() if not n.startswith(("codes/perplexity", "codes/used"))}
+    values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+    return f"{report.stage} {report.epoch}/{report.epochs}  {values}"
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -93,7 +93,7 @@ def training_windows(dataset: Dataset, max_history: int) -> Windows:
 
 def batches(
     lengths: Int[np.ndarray, "B"], batch_size: int, generator: torch.Generator | None
-) -> list[Int[np.ndarray, "b"]]:
+) -> list[Int[np.ndarray, "_"]]:
     """Row indices of batches of similar lengths, each row once; sizes differ by at most one, so all weigh the same.
 
     With a generator rows of equal length and the order of the batches are shuffled; None is deterministic.

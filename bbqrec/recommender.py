@@ -1,13 +1,14 @@
 """Stage 2 (Sec. 4.2): a T5-like encoder-decoder over semantic IDs that generates the next item's ID."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bbqrec.attention import Attention, RelativeBias, SimilarityTable, mask_bias, similarity_buckets
+from bbqrec.attention import Attention, Mix, RelativeBias, SimilarityTable, mask_bias, similarity_buckets
 from bbqrec.config import RecommenderConfig
 from bbqrec.losses import next_codes
 from bbqrec.schema import PAD
@@ -70,7 +71,7 @@ class Block(nn.Module):
         super().__init__()
 
         def attention() -> Attention:
-            return Attention(config.d_model, config.heads, config.head_width, config.dropout, config.attention_scale)
+            return Attention(config.d_model, config.heads, config.head_width, config.attention_scale)
 
         self.norm_self, self.self_attention = nn.RMSNorm(config.d_model, eps=1e-6), attention()
         self.similarity = (
@@ -88,15 +89,21 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def feed(self, x: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows E"]:
-        return x + self.dropout(self.wo(self.dropout(F.relu(self.wi(self.norm_feed(x))))))
+        return x + self.dropout(self.wo(F.relu(self.wi(self.norm_feed(x)))))
 
     def encode(
-        self, x: Float[Tensor, "B K E"], bias: Float[Tensor, "B H K K"], buckets: Int[Tensor, "B T T"] | None
+        self,
+        x: Float[Tensor, "B K E"],
+        bias: Float[Tensor, "B H K K"],
+        buckets: Int[Tensor, "B T T"] | None,
+        causal: bool,
     ) -> Float[Tensor, "B K E"]:
         normed = self.norm_self(x)
-        e_sim = None if self.similarity is None else self.similarity(buckets)
-        x = x + self.dropout(self.self_attention(normed, self.self_attention.keys_values(normed), bias, e_sim))
-        return self.feed(x)
+        mix: Mix = torch.matmul
+        if self.similarity is not None:
+            mix = functools.partial(self.similarity, buckets=buckets, causal=causal)
+        mixed = self.self_attention(normed, self.self_attention.keys_values(normed), bias, mix)
+        return self.feed(x + self.dropout(mixed))
 
 
 class Recommender(nn.Module):
@@ -142,13 +149,14 @@ class Recommender(nn.Module):
         if self.config.similarity:
             buckets = similarity_buckets(self.item_vectors[history], real, self.config.buckets)  # (B, T, T)
         visible = real[:, None, :].expand(-1, history.shape[1], -1)
-        if self.config.history == "packed":
+        causal = self.config.history == "packed"
+        if causal:
             visible = visible.tril()  # item-causal: item i sees the items up to itself
         token_visible = visible.repeat_interleave(self.levels, 1).repeat_interleave(self.levels, 2)
         positions = torch.arange(x.shape[1], device=x.device)
         bias = self.encoder_bias(positions, positions) + mask_bias(token_visible)[:, None]  # (B, H, T L, T L)
         for block in self.encoder:
-            x = block.encode(x, bias, buckets)
+            x = block.encode(x, bias, buckets, causal)
         return self.dropout(self.norm_encoder(x))
 
     def cross_bias(self, visible: Int[Tensor, "B S"], items: int) -> Float[Tensor, "B 1 S TL"]:
@@ -180,7 +188,7 @@ class Recommender(nn.Module):
     def code_logits(self, x: Float[Tensor, "P L E"], level: int = 0) -> Float[Tensor, "P L M N"]:
         """The parallel heads of the levels from `level` on."""
         heads = self.heads[level : level + x.shape[1]]
-        logits = torch.bmm(self.dropout(x).transpose(0, 1), heads).transpose(0, 1)
+        logits = torch.bmm(x.transpose(0, 1), heads).transpose(0, 1)
         return logits.unflatten(-1, (self.components, -1))
 
     def loss(self, batch: Batch, label_smoothing: float = 0.0) -> Float[Tensor, ""]:

@@ -1,0 +1,91 @@
+"""The sum of Eq. 17 over keys, without ever holding a vector per pair of tokens or of items.
+
+Buckets belong to pairs of items, so the L tokens of a query item share their weighted values. They are formed for one
+query item at a time, forward and again backward, and never stored.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+def similarity_mix(
+    alpha: Float[Tensor, "B H TL TL"],
+    v: Float[Tensor, "B H TL C"],
+    table: Float[Tensor, "K2 HC"],
+    index: Int[Tensor, "B T T"],
+    causal: bool = False,
+) -> Float[Tensor, "B H TL C"]:
+    """out_ik = sum_jl alpha_ij^kl (e_ij^sim * W_V e_j^l) with e_ij^sim = table[index_ij], split into heads.
+
+    `causal` promises that alpha is zero wherever the key's item comes after the query's, and skips those pairs. The
+    last row of the table is the neutral one: it gets no gradient.
+    """
+    return _SimilarityMix.apply(alpha, v, table, index, causal)
+
+
+class _SimilarityMix(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, alpha: Tensor, v: Tensor, table: Tensor, index: Tensor, causal: bool
+    ) -> Float[Tensor, "B H TL C"]:
+        ctx.save_for_backward(alpha, v, table, index)
+        ctx.causal = causal  # type: ignore[attr-defined]
+        out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+        by_item = _Items.of(v, index)
+        for i in range(by_item.items):
+            keys = i + 1 if causal else by_item.items
+            rows, tokens = by_item.tokens(i), keys * by_item.levels
+            weighted = by_item.weighted(by_item.factors(table, i, keys), keys)  # (B, H, keys, L, C)
+            out[:, :, rows] = alpha[:, :, rows, :tokens] @ weighted.flatten(2, 3)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        alpha, v, table, index = ctx.saved_tensors  # type: ignore[attr-defined]
+        causal = ctx.causal  # type: ignore[attr-defined]
+        grad_alpha, grad_v, grad_table = torch.zeros_like(alpha), torch.zeros_like(v), torch.zeros_like(table)
+        by_item = _Items.of(v, index)
+        grad_values = grad_v.view_as(by_item.values)
+        for i in range(by_item.items):
+            keys = i + 1 if causal else by_item.items
+            rows, tokens = by_item.tokens(i), keys * by_item.levels
+            factors = by_item.factors(table, i, keys)  # (B, H, keys, 1, C)
+            weighted = by_item.weighted(factors, keys).flatten(2, 3)
+            grad_alpha[:, :, rows, :tokens] = grad[:, :, rows] @ weighted.transpose(2, 3)
+            grad_weighted = (alpha[:, :, rows, :tokens].transpose(2, 3) @ grad[:, :, rows]).view(
+                *factors.shape[:3], by_item.levels, -1
+            )
+            grad_values[:, :, :keys] += grad_weighted * factors
+            grad_factors = (grad_weighted * by_item.values[:, :, :keys]).sum(3)  # (B, H, keys, C)
+            grad_table.index_add_(
+                0, index[:, i, :keys].flatten(), grad_factors.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+            )
+        grad_table[-1] = 0
+        return grad_alpha, grad_v, grad_table, None, None
+
+
+class _Items:
+    """Values grouped by item: `values` (B, H, T, L, C)."""
+
+    def __init__(self, values: Tensor, index: Tensor) -> None:
+        self.values, self.index = values, index
+        self.items, self.levels = values.shape[2], values.shape[3]
+
+    @classmethod
+    def of(cls, v: Tensor, index: Tensor) -> "_Items":
+        items = index.shape[1]
+        return cls(v.contiguous().view(*v.shape[:2], items, v.shape[2] // items, v.shape[3]), index)
+
+    def tokens(self, item: int) -> slice:
+        return slice(item * self.levels, (item + 1) * self.levels)
+
+    def factors(self, table: Tensor, item: int, keys: int) -> Float[Tensor, "B H J 1 C"]:
+        """e_sim of one query item towards the first `keys` items."""
+        heads = self.values.shape[1]
+        return table[self.index[:, item, :keys]].unflatten(-1, (heads, -1)).permute(0, 2, 1, 3)[:, :, :, None]
+
+    def weighted(self, factors: Float[Tensor, "B H J 1 C"], keys: int) -> Float[Tensor, "B H J L C"]:
+        return torch.mul(self.values[:, :, :keys], factors).contiguous()

@@ -1,7 +1,7 @@
 """Every bad input ends in one line on stderr that names the thing and the remedy, exit status 2 and nothing written."""
 
 import gzip
-import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,7 +69,11 @@ CASES = [
     Case("another format", write("clicks.xlsx", b"PK"), ("clicks.xlsx", "parquet"), "--interactions {}/clicks.xlsx"),
     Case("empty table", write("clicks.csv", b""), ("cannot read", "clicks.csv")),
     Case("only a header", write("clicks.csv", b"user_id,item_id,timestamp\n"), ("clicks.csv has no rows",)),
-    Case("ragged csv", write("clicks.csv", b"user_id,item_id,timestamp\na,b,1\na,b,1,2,3\n"), ("clicks.csv", "Row #3", "write the file again")),
+    Case(
+        "ragged csv",
+        write("clicks.csv", b"user_id,item_id,timestamp\na,b,1\na,b,1,2,3\n"),
+        ("clicks.csv", "Row #3", "write the file again"),
+    ),
     Case("binary csv", write("clicks.csv", bytes(range(128, 256))), ("cannot read", "clicks.csv")),
     Case("truncated parquet", cut_parquet, ("cannot read", "clicks.parquet"), "--interactions {}/clicks.parquet"),
     Case("text as parquet", write("c.parquet", b"user_id,item_id"), ("cannot read",), "--interactions {}/c.parquet"),
@@ -215,6 +219,102 @@ def test_a_failed_prepare_leaves_the_earlier_data_set(folder, capsys):
 def test_synthetic_options_that_make_no_sense(tmp_path, capsys, words, said):
     assert said in refused(["prepare", "synthetic", "--out", str(tmp_path / "out"), *words.split()], capsys)
     assert not everything(tmp_path)
+
+
+SMALL = "--profile tiny --set quantizer.epochs=1 recommender.epochs=1 quantizer.kmeans_iterations=1"
+SIZES = "--users 40 --items 80 --mean-length 6 --max-length 12 --values 2 2 2 2"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, str]:
+    """A folder with two data sets, a store and the key of its one finished run."""
+    root = tmp_path_factory.mktemp("trained")
+    for name, seed in (("data", 0), ("other", 1)):
+        main(f"prepare synthetic --out {root}/{name} --seed {seed} {SIZES}".split())
+    main(f"train --dataset {root}/data --store {root}/store --method tiger {SMALL}".split())
+    return root, next((root / "store" / "recommender").iterdir()).name
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--dataset {}/nowhere", "create one with `bbqrec prepare`"),
+        ("--dataset {}/store", "is not a data set folder"),
+        ("--dataset {}/data --method bbqrex", "unknown method 'bbqrex': use one of bbqrec,"),
+        ("--dataset {}/data --profile huge", "unknown profile 'huge': use one of paper,"),
+        ("--dataset {}/data --set quantizer.level=4", "QuantizerConfig has no field 'level'"),
+        ("--dataset {}/data --set quantiser.levels=4", "RunConfig has no field 'quantiser'"),
+        ("--dataset {}/data --set quantizer.levels=many", "QuantizerConfig.levels='many'"),
+        ("--dataset {}/data --set quantizer.levels=2.5", "QuantizerConfig.levels="),
+        ("--dataset {}/data --set quantizer.levels=0", "levels=0 must be at least 1"),
+        ("--dataset {}/data --set quantizer.shared=perhaps", "QuantizerConfig.shared='perhaps'"),
+        ("--dataset {}/data --set recommender.history=long", "use one of prefix, packed"),
+        ("--dataset {}/data --set levels", "'levels' is not of the form NAME=VALUE"),
+        ("--dataset {}/data --seed -1", "seed=-1 is negative"),
+        ("--dataset {}/data --store {}/data/dataset.json/store", "dataset.json"),
+        ("--dataset {}/data --store fly://bucket/runs", "fly"),
+    ],
+)
+def test_train_refuses(trained, capsys, words, said):
+    before = everything(trained[0])
+    if "--store" not in words:
+        words += " --store {}/new"
+    assert said in refused(["train", *words.replace("{}", str(trained[0])).split()], capsys)
+    assert everything(trained[0]) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("evaluate --store {}/nowhere --run KEY", "nowhere does not exist"),
+        ("evaluate --store {}/store --run 0123456789abcdef", "no finished run '0123456789abcdef': use one of KEY"),
+        ("evaluate --store {}/store --run ../data", "no finished run '../data'"),
+        ("evaluate --store {}/data --run KEY", "train one with `bbqrec train`"),
+        ("recommend --store {}/store --run nope --dataset {}/data --user U00", "no finished run 'nope'"),
+        (
+            "recommend --store {}/store --run KEY --dataset {}/data --user Nobody",
+            "user 'Nobody' is not in data set data",
+        ),
+        ("recommend --store {}/store --run KEY --dataset {}/data --user U00 -k 0", "k=0 is too small: give at least 1"),
+        ("recommend --store {}/store --run KEY --dataset {}/other --user U00", "give the data set folder"),
+        ("recommend --store {}/store --run KEY --dataset {}/nowhere --user U00", "create one with `bbqrec prepare`"),
+    ],
+)
+def test_evaluate_and_recommend_refuse(trained, capsys, words, said):
+    root, key = trained
+    before = everything(root)
+    filled = words.replace("{}", str(root)).replace("KEY", key)
+    assert said.replace("KEY", key) in refused(filled.split(), capsys)
+    assert everything(root) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("ranks_test.npy", "evaluate --store {}/store --run KEY"),
+        ("row.json", "evaluate --store {}/store --run KEY"),
+        ("model.safetensors", "recommend --store {}/store --run KEY --dataset {}/data --user U00"),
+    ],
+)
+def test_damaged_artefacts(trained, tmp_path, capsys, file, words):
+    root, key = trained
+    shutil.copytree(root, tmp_path / "copy")
+    path = next((tmp_path / "copy" / "store" / "recommender" / key).rglob(file))
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    said = refused(words.replace("{}", str(tmp_path / "copy")).replace("KEY", key).split(), capsys)
+    assert file in said and "damaged" in said and "again" in said
+
+
+@pytest.mark.parametrize("file", ["interactions.parquet", "features_text.npy", "dataset.json"])
+def test_damaged_data_sets(trained, tmp_path, capsys, file):
+    shutil.copytree(trained[0] / "data", tmp_path / "data")
+    path = tmp_path / "data" / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    said = refused(["train", "--dataset", str(tmp_path / "data"), "--store", str(tmp_path / "store")], capsys)
+    assert "is damaged" in said and "bbqrec prepare" in said
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize("words", ["", "prepare", "prepare tabular", "prepare synthetic --out x --users many", "fly"])

@@ -18,7 +18,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from tyro.extras import SubcommandApp
 
 import bbqrec
-from bbqrec.cli_prepare import prepare_app
+from bbqrec.cli_prepare import Download, prepare_app
 from bbqrec.errors import InputError
 
 RunKey = Annotated[str, tyro.conf.arg(name="run")]
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 app = SubcommandApp()
 app.command(prepare_app, name="prepare", help="Turn raw data into a data set folder and print its counts.")
+app.command(Download, name="download")
 
 
 @app.command(name="train")

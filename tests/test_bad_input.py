@@ -1,6 +1,7 @@
 """Every bad input ends in one line on stderr that names the thing and the remedy, exit status 2 and nothing written."""
 
 import gzip
+import json
 import shutil
 import subprocess
 import sys
@@ -218,6 +219,52 @@ def test_a_failed_prepare_leaves_the_earlier_data_set(folder, capsys):
 )
 def test_synthetic_options_that_make_no_sense(tmp_path, capsys, words, said):
     assert said in refused(["prepare", "synthetic", "--out", str(tmp_path / "out"), *words.split()], capsys)
+    assert not everything(tmp_path)
+
+
+def cut_reviews(folder: Path) -> None:
+    (folder / "r.json.gz").write_bytes((folder / "r.json.gz").read_bytes()[:-9])
+
+
+def cut_images(folder: Path) -> None:
+    (folder / "i.b").write_bytes(b"B000000000" + bytes(4 * 4096 - 5))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "said"),
+    [
+        (nothing, "--category Toys", "reviews_Toys_5.json.gz does not exist: fetch it with `bbqrec download Toys`"),
+        (nothing, "--no-text --no-image", "name the --category"),
+        (nothing, "--reviews {}/none.json.gz", "none.json.gz does not exist"),
+        (cut_reviews, "--reviews {}/r.json.gz --core 0 --no-text --no-image", "r.json.gz"),
+        (write("r.json.gz", gzip.compress(b"{'a': 1}\n")), "--reviews {}/r.json.gz --no-text --no-image", "r.json.gz"),
+        (write("r.json.gz", b"no gzip"), "--reviews {}/r.json.gz --no-text --no-image", "r.json.gz"),
+        (nothing, "--reviews {}/r.json.gz --core 7 --no-text --no-image", "lower --core"),
+        (nothing, "--reviews {}/r.json.gz --core 0 --no-text", "leave images out with --no-image"),
+        (nothing, "--reviews {}/r.json.gz --core 0 --no-image", "leave the text out with --no-text"),
+        (cut_images, "--reviews {}/r.json.gz --core 0 --no-text --images {}/i.b", "i.b"),
+    ],
+)
+def test_bad_amazon_files(tmp_path, capsys, spoil, words, said):
+    reviews = [{"reviewerID": u, "asin": f"B00000000{i}", "unixReviewTime": i} for u in "ab" for i in range(4)]
+    (tmp_path / "r.json.gz").write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in reviews).encode()))
+    spoil(tmp_path)
+    before = everything(tmp_path)
+    words = f"prepare amazon --folder {{}} --out {{}}/out {words}".replace("{}", str(tmp_path))
+    assert said in refused(words.split(), capsys)
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("../Toys", "'../Toys' is no category: use one of"),
+        ("Toys --site ftp://x", "give one that starts with https://"),
+        ("Toys --sha256 reviews_Toys_5.json.gz=12", "give 64 hexadecimal digits"),
+    ],
+)
+def test_bad_downloads(tmp_path, capsys, words, said):
+    assert said in refused(["download", "--folder", str(tmp_path / "raw"), *words.split()], capsys)
     assert not everything(tmp_path)
 
 

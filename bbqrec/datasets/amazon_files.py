@@ -22,6 +22,7 @@ from jaxtyping import Int
 from rich.progress import Progress
 
 from bbqrec.errors import InputError
+from bbqrec.files import one_line
 from bbqrec.schema import Features
 
 IMAGE_RECORD = np.dtype([("asin", "S10"), ("values", "<f4", 4096)])
@@ -127,7 +128,9 @@ def _lines(path: Path, progress: Progress) -> Iterator[tuple[int, bytes]]:
                 if not line.isspace():
                     yield number, line
         except (EOFError, OSError, zlib.error) as error:
-            raise InputError(f"{path} is cut off or damaged after line {number} ({error})", DAMAGED) from error
+            raise InputError(
+                f"{path} is cut off or damaged after line {number} ({one_line(error)})", DAMAGED
+            ) from error
     progress.update(task, completed=max(path.stat().st_size >> 20, 1))
 
 
@@ -137,10 +140,10 @@ def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
         text = line.decode().strip()
         record = json.loads(text) if text.startswith('{"') else ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        reason = f"neither JSON nor a Python literal: {error.args[0] if error.args else type(error).__name__}"
-        raise InputError(f"line {number} of {path} is malformed ({reason})", MALFORMED) from error
+        what = f"line {number} of {path} is neither a JSON record nor a Python literal ({one_line(error)})"
+        raise InputError(what, MALFORMED) from error
     if not isinstance(record, dict):
-        raise InputError(f"line {number} of {path} is malformed (no record in braces)", MALFORMED)
+        raise InputError(f"line {number} of {path} is no record in braces", MALFORMED)
     return record
 
 

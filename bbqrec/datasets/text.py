@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bbqrec.errors import InputError
+from bbqrec.files import one_line
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -43,7 +44,7 @@ def load_encoder(model: str, device: str = "auto") -> "SentenceTransformer":
         try:
             return load(local_files_only=True)
         except Exception as error:
-            what = f"cannot load a text model from {model} ({_reason(error)})"
+            what = f"cannot load a text model from {model} ({one_line(error)})"
             raise InputError(
                 what, "give a folder that sentence-transformers saved, with safetensors weights"
             ) from error
@@ -54,7 +55,7 @@ def load_encoder(model: str, device: str = "auto") -> "SentenceTransformer":
             _reach(model)
             return load(local_files_only=False)
         except Exception as error:
-            what = f"text model {model} is no folder and cannot be fetched ({_reason(error)})"
+            what = f"text model {model} is no folder and cannot be fetched ({one_line(error)})"
             raise InputError(what, "check its name and the network, or give a local folder that holds it") from error
 
 
@@ -96,8 +97,3 @@ def _reach(model: str) -> None:
     from huggingface_hub import model_info
 
     model_info(model, timeout=10)
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

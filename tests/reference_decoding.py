@@ -1,0 +1,71 @@
+"""Slow references of decoding: every item is scored by itself, and lists are sorted in plain Python."""
+
+import numpy as np
+from reference import log_softmax
+
+
+def item_score(next_scores, codes) -> float:
+    """Eq. 1: sum over the levels of the sum of the components' log-probabilities.
+
+    `next_scores(prefix)` gives the (M, N) log-probabilities that follow a prefix, a tuple of tuples of codes.
+    """
+    score, prefix = 0.0, ()
+    for level in codes:
+        logs = next_scores(prefix)
+        for m, code in enumerate(level):
+            score += logs[m][code]
+        prefix = (*prefix, tuple(int(c) for c in level))
+    return score
+
+
+def exhaustive_list(next_scores, codes, popularity) -> list[tuple[int, float]]:
+    """All items by score; items of one ID by training popularity, then by index."""
+    by_id = {}
+    for item in range(len(codes)):
+        name = tuple(tuple(int(c) for c in level) for level in codes[item])
+        if name not in by_id:
+            by_id[name] = (item_score(next_scores, codes[item]), [])
+        by_id[name][1].append(item)
+    ranked = []
+    for score, items in sorted(by_id.values(), key=lambda entry: -entry[0]):
+        ranked += [(item, score) for item in sorted(items, key=lambda i: (-popularity[i], i))]
+    return ranked
+
+
+def beam_list(next_scores, codes, popularity, beam: int) -> list[tuple[int, float]]:
+    """Beam search over the prefixes that exist, by filtering the catalogue anew for every prefix."""
+    names = [tuple(tuple(int(c) for c in level) for level in item) for item in codes]
+    beams = [((), 0.0)]
+    for level in range(len(names[0])):
+        longer = {}
+        for prefix, score in beams:
+            logs = next_scores(prefix)
+            for name in names:
+                if name[:level] == prefix:
+                    longer[name[: level + 1]] = score + sum(logs[m][c] for m, c in enumerate(name[level]))
+        beams = sorted(longer.items(), key=lambda entry: -entry[1])[:beam]
+    ranked = []
+    for name, score in beams:
+        items = [i for i in range(len(names)) if names[i] == name]
+        ranked += [(item, score) for item in sorted(items, key=lambda i: (-popularity[i], i))]
+    return ranked
+
+
+def rank_of(ranked, item: int) -> int | None:
+    for place, (other, _) in enumerate(ranked, start=1):
+        if other == item:
+            return place
+    return None
+
+
+class RandomScores:
+    """A fixed next-scores function: random log-probabilities of each user's every prefix, the same at every call."""
+
+    def __init__(self, seed: int, components: int, codes: int) -> None:
+        self.seed, self.components, self.codes = seed, components, codes
+
+    def __call__(self, user: int, prefix) -> np.ndarray:
+        flat = [code for level in prefix for code in level]
+        generator = np.random.default_rng([self.seed, user, len(flat), *flat])
+        logits = generator.normal(0, 2, (self.components, self.codes))
+        return np.array([log_softmax(list(row)) for row in logits])

@@ -1,0 +1,142 @@
+"""Both stages' whole models in numpy, read off their weights by name, over the loops of reference.py."""
+
+import math
+
+import numpy as np
+import reference as ref
+
+
+def weights_of(model) -> dict[str, np.ndarray]:
+    return {
+        name: value.detach().numpy().astype(np.float64)
+        for name, value in model.state_dict().items()
+        if value.is_floating_point()
+    }
+
+
+def rms_norm(x, weight):
+    return np.array([row / math.sqrt(sum(row * row) / len(row) + 1e-6) * weight for row in x])
+
+
+def layer_norm(x, weight=1.0, bias=0.0):
+    rows = [(row - sum(row) / len(row)) for row in x]
+    return np.array([row / math.sqrt(sum(row * row) / len(row) + 1e-5) * weight + bias for row in rows])
+
+
+def _attention_weights(w, prefix):
+    return {name: w[f"{prefix}.{name}.weight"] for name in "qkvo"}
+
+
+def _position_bias(table, queries, keys, bidirectional, config):
+    bias = np.zeros((table.shape[1], queries, keys))
+    for i in range(queries):
+        for j in range(keys):
+            bucket = ref.relative_bucket(j - i, bidirectional, config.relative_buckets, config.relative_max_distance)
+            bias[:, i, j] = table[bucket]
+    return bias
+
+
+def _feed(x, w, prefix):
+    hidden = np.maximum(rms_norm(x, w[f"{prefix}.norm_feed.weight"]) @ w[f"{prefix}.wi.weight"].T, 0)
+    return x + hidden @ w[f"{prefix}.wo.weight"].T
+
+
+def position_embedding(w, config, level, codes):
+    """NOTES 2: the components' table rows concatenated, then a linear map; or their sum."""
+    rows = [w["embedding.tables"][level, m, code] for m, code in enumerate(codes)]
+    return w["embedding.fuse.weight"] @ np.concatenate(rows) if config.fusion == "concat" else sum(rows)
+
+
+def encoder(w, config, codes, vectors, history):
+    """States (T L, E) of a history without padding."""
+    levels = codes.shape[1]
+    tokens = [position_embedding(w, config, level, codes[item, level]) for item in history for level in range(levels)]
+    x, count = np.array(tokens), len(tokens)
+    scale = 1.0 if config.attention_scale == "t5" else 1 / math.sqrt(config.head_width)
+    bias = _position_bias(w["encoder_bias.table.weight"], count, count, True, config)
+    packed = config.history == "packed"
+    visible = [[not packed or j // levels <= i // levels for j in range(count)] for i in range(count)]
+    for n in range(config.encoder_layers):
+        name, e_sim = f"encoder.{n}", None
+        if config.similarity:
+            index = ref.similarity_buckets([vectors[i] for i in history], [True] * len(history), config.buckets)
+            e_sim = w[f"{name}.similarity.table"][index]
+        normed = rms_norm(x, w[f"{name}.norm_self.weight"])
+        own = _attention_weights(w, f"{name}.self_attention")
+        x = x + ref.attention(normed, normed, own, config.heads, scale, bias, visible, e_sim, levels)
+        x = _feed(x, w, name)
+    return rms_norm(x, w["norm_encoder.weight"])
+
+
+def next_scores(w, config, codes, memory, prefix):
+    """Log-probabilities (M, N) of the level behind a prefix of codes."""
+    level, components = len(prefix), codes.shape[2]
+    x = np.array([w["start"], *(position_embedding(w, config, place, c) for place, c in enumerate(prefix))])
+    scale = 1.0 if config.attention_scale == "t5" else 1 / math.sqrt(config.head_width)
+    bias = _position_bias(w["decoder_bias.table.weight"], level + 1, level + 1, False, config)
+    causal = [[j <= i for j in range(level + 1)] for i in range(level + 1)]
+    none = np.zeros((config.heads, level + 1, len(memory)))
+    for n in range(config.decoder_layers):
+        name = f"decoder.{n}"
+        normed = rms_norm(x, w[f"{name}.norm_self.weight"])
+        own = _attention_weights(w, f"{name}.self_attention")
+        x = x + ref.attention(normed, normed, own, config.heads, scale, bias, causal)
+        cross = _attention_weights(w, f"{name}.cross_attention")
+        query = rms_norm(x, w[f"{name}.norm_cross.weight"])
+        x = x + ref.attention(query, memory, cross, config.heads, scale, none, np.ones(none.shape[1:]))
+        x = _feed(x, w, name)
+    last = rms_norm(x, w["norm_decoder.weight"])[-1]
+    logits = (last @ w["heads"][level]).reshape(components, -1)
+    return np.array([ref.log_softmax(list(row)) for row in logits])
+
+
+def mlp(w, prefix, x):
+    hidden = np.maximum(x @ w[f"{prefix}.0.weight"].T + w[f"{prefix}.0.bias"], 0)
+    return hidden @ w[f"{prefix}.2.weight"].T + w[f"{prefix}.2.bias"]
+
+
+def standardised(values, present):
+    out = np.zeros(values.shape)
+    for f in range(values.shape[1]):
+        column = [float(values[i, f]) for i in range(len(values)) if present[i]]
+        mean = sum(column) / len(column)
+        deviation = math.sqrt(sum((c - mean) ** 2 for c in column) / len(column))
+        for i in range(len(values)):
+            out[i, f] = (values[i, f] - mean) / (deviation if deviation > 1e-8 else 1.0) if present[i] else 0.0
+    return out
+
+
+def latents(w, config, features, item):
+    """Z_i of Eq. 4 (M, D), each normalised over its width."""
+    rows = []
+    for component in config.components:
+        if component == "id":
+            rows.append(w["id_embedding.weight"][item])
+        elif features[component].present[item]:
+            x = standardised(features[component].values, features[component].present)[item]
+            rows.append(mlp(w, f"modalities.{component}.behaviour", x))
+        else:
+            rows.append(w[f"modalities.{component}.missing"])
+    return layer_norm(np.array(rows))
+
+
+def sequence_encoder(w, x, layers: int, heads: int):
+    """h_t of Eq. 11 for x (T, W): the causal pre-norm encoder, token by token."""
+    width = x.shape[1]
+    x = x + w["sequence_encoder.position"][: len(x)]
+    visible = [[j <= i for j in range(len(x))] for i in range(len(x))]
+    for n in range(layers):
+        name = f"sequence_encoder.layers.{n}"
+        normed = layer_norm(x, w[f"{name}.norm_attention.weight"], w[f"{name}.norm_attention.bias"])
+        parts = np.split(w[f"{name}.qkv.weight"], 3)
+        extra = np.concatenate([normed, np.ones((len(x), 1))], axis=1)  # a bias is the weight of a constant input
+        biases = np.split(w[f"{name}.qkv.bias"], 3)
+        own = {key: np.concatenate([p, b[:, None]], axis=1) for key, p, b in zip("qkv", parts, biases, strict=True)}
+        own["o"] = w[f"{name}.out.weight"]
+        none = np.zeros((heads, len(x), len(x)))
+        mixed = ref.attention(extra, extra, own, heads, 1 / math.sqrt(width / heads), none, visible)
+        x = x + mixed + w[f"{name}.out.bias"]
+        normed = layer_norm(x, w[f"{name}.norm_feed.weight"], w[f"{name}.norm_feed.bias"])
+        hidden = np.maximum(normed @ w[f"{name}.feed.0.weight"].T + w[f"{name}.feed.0.bias"], 0)
+        x = x + hidden @ w[f"{name}.feed.3.weight"].T + w[f"{name}.feed.3.bias"]
+    return layer_norm(x, w["sequence_encoder.norm.weight"], w["sequence_encoder.norm.bias"])

@@ -1,0 +1,153 @@
+"""The command line that all studies share: parse, plan, launch, report."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import tyro
+from rich.console import Console
+
+from analysis.report import write_report
+from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
+from bbqrec.errors import InputError
+from bbqrec.store import Store
+from sweeps.connection import AUTO
+from sweeps.launch import Resources, launch
+from sweeps.ledger import Ledger
+from sweeps.study import Study
+
+EMBEDDED = "synthetic"
+"""Name of the data set that comes with the program."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyCommand:
+    """Options of every study. A study adds its `name`, its variants and the tables that it prints."""
+
+    variants: tuple[str, ...]
+    """Methods to compare, out of `bbqrec methods`."""
+    out: Path
+    """Folder of the tables and figures."""
+    dataset: tuple[Path, ...] = ()
+    """Folders written by `bbqrec prepare`. Default: the embedded synthetic data set, generated when first needed."""
+    seeds: int = 1
+    """Number of seeds: 0, 1, ..., SEEDS - 1."""
+    profile: str | None = None
+    """Sizes: paper, small (trains on two CPU cores) or tiny. Default: tiny for the embedded data set, else small."""
+    set: tuple[str, ...] = ()
+    """Fields of the config to override, for instance recommender.epochs=3 quantizer.levels=4."""
+    store: str = "runs"
+    """Folder or URL (s3://bucket/path) of the results; what it holds already is not computed again."""
+    shared_store: bool = False
+    """With --cluster: the path given as --store is one folder on every node (NFS, Lustre)."""
+    cluster: str | None = None
+    """Run on a Ray cluster: host:port of its head, or without a value RAY_ADDRESS or the head on this machine."""
+    gpus_per_run: float | None = None
+    """GPUs of each run, also fractions such as 0.25. Default: 1 if there are any, else 0."""
+    cpus_per_run: float | None = None
+    """CPUs of each run. Default: so many that the study's recommenders fill the machines, at least 1."""
+    max_concurrent: int | None = None
+    """Runs side by side at most. Default: as many as fit."""
+    dashboard: bool = False
+    """Start Ray's dashboard (http://127.0.0.1:8265) with the local Ray."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+    name: ClassVar[str]
+    prints: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, console: Console, command: str) -> int:
+        """Exit status: 0 with every cell done, 1 if one failed, 130 after an interrupt."""
+        resources = Resources(
+            cluster=self.cluster,
+            shared_store=self.shared_store,
+            gpus_per_run=self.gpus_per_run,
+            cpus_per_run=self.cpus_per_run,
+            max_concurrent=self.max_concurrent,
+            dashboard=self.dashboard,
+        )
+        study = Study(
+            name=self.name,
+            methods=self.variants,
+            datasets=self.dataset or (Path(EMBEDDED),),
+            seeds=self.seeds,
+            profile=self.profile or ("small" if self.dataset else "tiny"),
+            overrides=_overrides(self.set),
+        )
+        store = Store(self.store)
+        if not self.dataset:
+            study = replace(study, datasets=(_embedded(store),))
+        plan = study.plan(store)
+        console.print(plan.table())
+        if self.dry_run:
+            return 0
+        ledger = launch(plan, store, resources, console=console, command=command)
+        write_report(store, study.name, self.out)
+        for name in self.prints:
+            console.print((self.out / f"{name}.md").read_text(), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"tables and figures: {self.out.resolve()}", highlight=False, markup=False, soft_wrap=True)
+        return _status(ledger)
+
+
+def main(study: type[StudyCommand], args: Sequence[str] | None = None) -> int:
+    """Run a study's command line; bad input ends in one line on stderr and exit status 2."""
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING, stream=sys.stdout)
+    words = list(sys.argv[1:] if args is None else args)
+    try:
+        options = tyro.cli(study, args=_completed(words))
+        return options.run(Console(), shlex.join(["python", f"sweeps/{study.name}.py", *words]))
+    except InputError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _completed(words: list[str]) -> list[str]:
+    """`--cluster` without a value means AUTO. An option given twice, of which one would be lost, raises InputError."""
+    completed: list[str] = []
+    for index, word in enumerate(words):
+        option = word.partition("=")[0]
+        if option.startswith("--") and any(option == other.partition("=")[0] for other in completed):
+            raise InputError(f"{option} is given twice", f"give it once, with all its values: {option} A B")
+        completed.append(word)
+        if word == "--cluster" and (index + 1 == len(words) or words[index + 1].startswith("--")):
+            completed.append(AUTO)
+    return completed
+
+
+def _overrides(pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE words as a dict."""
+    overrides: dict[str, str] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not (name and sign and value):
+            raise InputError(f"--set {pair!r} is not of the form NAME=VALUE", "write for instance recommender.epochs=3")
+        if name in overrides:
+            raise InputError(f"--set {name} is given twice", "give it once")
+        overrides[name] = value
+    return overrides
+
+
+def _embedded(store: Store) -> Path:
+    """Folder of the embedded data set, generated if it is not there: in a local store, else in the user's cache."""
+    parent = Path(store.url) if store.is_local else Path("~/.cache/bbqrec").expanduser()
+    folder = parent / "data" / EMBEDDED
+    if not (folder / "dataset.json").exists():
+        prepare_synthetic(SyntheticConfig(), folder, EMBEDDED)
+    return folder
+
+
+def _status(ledger: Ledger) -> int:
+    failed = [cell for cell in ledger.cells() if cell["status"] == "failed"]
+    for cell in failed:
+        where = f"{cell['dataset']} {cell['method']} seed {cell['seed']}"
+        print(f"failed: {where}: {cell['error']}; the same command tries it again", file=sys.stderr)
+    if not failed and not ledger.complete:
+        raise KeyboardInterrupt
+    return 1 if failed else 0

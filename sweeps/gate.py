@@ -1,0 +1,55 @@
+"""The order of a study's runs: a recommender becomes a trial only when its quantizer is published.
+
+Nothing waits inside a trial, so no CPU or GPU is held by a run that cannot start yet.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from sweeps.ledger import Ledger
+from sweeps.study import Run
+
+
+class Gate(Searcher):
+    """Hands the plan's missing runs to Tune, at most `concurrency` at a time; `describe` makes a run's trial config.
+
+    Recommenders that can start come first, so whole cells are finished early.
+    """
+
+    def __init__(
+        self, ledger: Ledger, describe: Callable[[Run], dict[str, Any]], concurrency: int | None = None
+    ) -> None:
+        super().__init__(metric=None, mode=None)
+        self.ledger, self.describe, self.concurrency = ledger, describe, concurrency
+        self.waiting = sorted(ledger.plan.missing, key=lambda run: run.stage != "recommender")
+        self.live: dict[str, Run] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next run that can start, None if there is none yet, FINISHED if there will be none."""
+        status = self.ledger.status
+        self.waiting = [run for run in self.waiting if status[run.key] == "pending"]
+        if not self.waiting:
+            return Searcher.FINISHED
+        if self.concurrency is not None and len(self.live) >= self.concurrency:
+            return None
+        for run in self.waiting:
+            if run.needs is None or status[run.needs] == "done":
+                self.waiting.remove(run)
+                self.live[trial_id] = run
+                return self.describe(run)
+        return None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Frees the run's place. Whether it is done is for the ledger to say."""
+        self.live.pop(trial_id, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher for a restore that is never used
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the store is the truth, and the next plan is made from it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never used, see `save`."""

@@ -1,0 +1,142 @@
+"""Computes what a plan misses with Ray Tune, and keeps the study file in the store up to date."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from rich.console import Console
+
+from bbqrec.errors import InputError
+from bbqrec.provenance import source_state
+from bbqrec.store import Store
+from sweeps import connection
+from sweeps.gate import Gate
+from sweeps.ledger import Ledger
+from sweeps.progress import Progress
+from sweeps.study import Plan, Run
+from sweeps.trainable import train, trial_config
+
+RETRIES = 2
+"""Times that a failed run is tried again before it counts as failed."""
+
+PENDING_TRIALS = 32
+"""Trials that a cluster sees waiting for room at most: enough to make an autoscaler act."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Where runs go and what each gets. None: chosen from the machines at hand."""
+
+    cluster: str | None = None
+    shared_store: bool = False
+    gpus_per_run: float | None = None
+    cpus_per_run: float | None = None
+    max_concurrent: int | None = None
+    dashboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("gpus_per_run", 0), ("cpus_per_run", 0.01), ("max_concurrent", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"--{name.replace('_', '-')} {value} is too small", f"give at least {least}")
+
+
+def launch(
+    plan: Plan,
+    store: Store,
+    resources: Resources,
+    *,
+    console: Console,
+    command: str = "",
+    stages: str = "bbqrec.stages",
+) -> Ledger:
+    """Runs what is missing (Ray does not even start if nothing is) and returns the ledger, written to the store.
+
+    A killed driver loses nothing but the epoch at hand: plan and launch again. `stages` is for tests.
+    """
+    ledger = Ledger(plan, store, command)
+    if plan.missing:
+        with connection.session(resources.cluster, dashboard=resources.dashboard):
+            connection.check_store(store, resources.shared_store)
+            ledger.write()
+            if resources.cluster is not None:
+                _share_datasets(plan, store)
+            _run(ledger, resources, console, stages)
+    ledger.write(final=True)
+    return ledger
+
+
+def _run(ledger: Ledger, resources: Resources, console: Console, stages: str) -> None:
+    plan = ledger.plan
+    cpus, gpus, slots = allot(resources, nodes(), plan.count("recommender"))
+    if slots < 1:
+        what = f"a run of {cpus:g} CPUs and {gpus:g} GPUs fits on no node"
+        if resources.cluster is None:
+            raise InputError(what, "lower --cpus-per-run or --gpus-per-run")
+        console.print(f"{what}: waiting for the cluster to grow")
+    # A cluster may grow when it sees trials waiting; a single machine does not.
+    concurrency = resources.max_concurrent or (slots if resources.cluster is None else None)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(concurrency or PENDING_TRIALS, PENDING_TRIALS))
+    provenance = source_state()  # workers of a cluster have the packages without the checkout
+
+    def describe(run: Run) -> dict[str, Any]:
+        about = {"store": ledger.store.url, "stages": stages, "provenance": provenance}
+        return trial_config(run, threads=max(1, int(cpus)), **about)
+
+    logs = Path(tempfile.mkdtemp(prefix="bbqrec-sweep-"))
+    with Progress(ledger, console, max(slots, 1)) as progress:
+        tune.Tuner(
+            tune.with_resources(train, {"cpu": cpus, "gpu": gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=Gate(ledger, describe, concurrency),
+                num_samples=len(plan.missing),
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.config["name"],
+                trial_dirname_creator=lambda trial: f"{trial.config['stage']}-{trial.config['key']}",
+            ),
+            run_config=tune.RunConfig(
+                name=plan.study.name,
+                storage_path=str(logs),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                callbacks=[progress],
+                log_to_file=True,
+                verbose=0,
+            ),
+        ).fit()
+    if ledger.errors:
+        console.print(f"logs of the failed runs: {logs}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        shutil.rmtree(logs, ignore_errors=True)
+
+
+def nodes() -> list[tuple[float, float]]:
+    """CPUs and GPUs of each node that can run anything."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(node["CPU"], node.get("GPU", 0.0)) for node in found if node.get("CPU")]
+
+
+def allot(resources: Resources, machines: Sequence[tuple[float, float]], runs: int) -> tuple[float, float, int]:
+    """CPUs and GPUs of a run, and how many of the plan's `runs` fit side by side on machines of (CPUs, GPUs).
+
+    From the whole plan, not from what is missing: a study that goes on computes with as many threads as before.
+    """
+    cpus, gpus = resources.cpus_per_run, resources.gpus_per_run
+    if cpus is None:
+        total, smallest = sum(c for c, _ in machines), min((c for c, _ in machines), default=1)
+        cpus = max(1, min(total // max(runs, 1), smallest))
+    if gpus is None:
+        gpus = 1.0 if any(g for _, g in machines) else 0.0
+    slots = sum(int(min(c / cpus, g / gpus if gpus else c / cpus) + 1e-9) for c, g in machines)
+    return cpus, gpus, min(slots, resources.max_concurrent or slots)
+
+
+def _share_datasets(plan: Plan, store: Store) -> None:
+    """Puts the data sets in the store, from where nodes that do not see their folders take them."""
+    for fingerprint, folder in plan.folders.items():
+        store.publish("dataset", fingerprint, Path(folder), attempt="driver")

@@ -1,0 +1,119 @@
+"""The state of a study: what is done, running, pending or failed, and the study file in the store that says so.
+
+The store is the truth: a run is done when its artefact is published, whatever a trial or a driver says.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from bbqrec.errors import InputError
+from bbqrec.store import Store
+from sweeps.study import Plan
+
+Status = Literal["pending", "running", "done", "failed"]
+log = logging.getLogger(__name__)
+
+SCORE = "valid/ndcg@10"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation NDCG@10 so far and the run that has it."""
+
+    score: float
+    name: str
+
+
+class Ledger:
+    """Status of every run of a plan. `command` is kept in the study file."""
+
+    def __init__(self, plan: Plan, store: Store, command: str = "") -> None:
+        self.plan, self.store, self.command = plan, store, command
+        self.created = datetime.now(UTC).isoformat(timespec="seconds")
+        self.status: dict[str, Status] = {key: "done" if key in plan.done else "pending" for key in plan.runs}
+        self.errors: dict[str, str] = {}
+        self.best: Best | None = None
+        for key, score in plan.scores.items():
+            self._score(key, score)
+
+    def start(self, key: str) -> None:
+        """A trial of the run has begun (or begun again)."""
+        self.status[key] = "running"
+        self.write()
+
+    def report(self, key: str, metrics: Mapping[str, Any]) -> None:
+        """An epoch of the run is over."""
+        if SCORE in metrics:
+            self._score(key, metrics[SCORE])
+
+    def finish(self, key: str) -> None:
+        """A trial of the run ended by itself: done if, and only if, its artefact is there."""
+        run = self.plan.runs[key]
+        if self.store.has(run.stage, key):
+            self.status[key] = "done"
+            self.write()
+        else:
+            self.fail(key, f"the run ended, but store {self.store.url} does not hold its artefact")
+
+    def fail(self, key: str, error: str) -> None:
+        """The run failed for good, and so do the recommenders that wait for it."""
+        self.status[key], self.errors[key] = "failed", error
+        for run in self.plan.runs.values():
+            if run.needs == key and self.status[run.key] == "pending":
+                self.status[run.key], self.errors[run.key] = "failed", f"quantizer failed: {error}"
+        self.write()
+
+    def count(self, status: Status) -> int:
+        """Runs in this state among those of this study that are computed or done."""
+        return sum(self.status[key] == status for key in self.wanted)
+
+    @property
+    def wanted(self) -> list[str]:
+        """The runs that are done or have to be computed."""
+        return [*self.plan.done, *(run.key for run in self.plan.missing)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell has its number."""
+        return all(self.status[cell.run_key] == "done" for cell in self.plan.cells)
+
+    def cells(self) -> list[dict[str, Any]]:
+        """The cells with status and error, as the study file keeps them."""
+        rows = []
+        for cell in self.plan.cells:
+            status = self.status[cell.run_key]
+            if status == "pending" and self.status[cell.quantizer_key] == "running":
+                status = "running"
+            rows.append({**asdict(cell), "status": status, "error": self.errors.get(cell.run_key)})
+        return rows
+
+    def write(self, final: bool = False) -> None:
+        """Writes the study file. A passing fault of the store stops nothing, except the `final` one.
+
+        At the end nothing runs any more: runs that were interrupted are pending.
+        """
+        if final:
+            self.status = {key: "pending" if state == "running" else state for key, state in self.status.items()}
+        study = self.plan.study
+        value = {
+            "name": study.name,
+            "created": self.created,
+            "command": self.command,
+            "profile": study.profile,
+            "overrides": dict(study.overrides),
+            "cells": self.cells(),
+            "plan": self.plan.summary(),
+        }
+        try:
+            self.store.write_json(f"study/{study.name}.json", value)
+        except InputError as error:
+            if final:
+                raise
+            log.warning("the study file could not be written: %s", error)
+
+    def _score(self, key: str, score: float) -> None:
+        if self.best is None or score > self.best.score:
+            self.best = Best(score, self.plan.runs[key].name.removesuffix(" recommender"))

@@ -1,0 +1,139 @@
+"""Live progress of a study: a panel on a terminal, a line every few seconds elsewhere."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sweeps.ledger import Ledger
+
+LINE_SECONDS = 10.0
+PANEL_SECONDS = 0.5
+
+
+class Progress(Callback):
+    """Passes what Tune says on to the ledger, and shows it. A context manager: the display lives inside it.
+
+    `slots` is the number of runs that fit side by side, for the ETA.
+    """
+
+    def __init__(
+        self, ledger: Ledger, console: Console, slots: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.ledger, self.console, self.slots, self.clock = ledger, console, slots, clock
+        self.started, self.shown = clock(), float("-inf")
+        self.epochs: dict[str, tuple[int, int]] = {}
+        self.last: dict[str, float] = {}
+        self.costs: dict[str, list[float]] = {"quantizer": [], "recommender": []}
+        self.live: Live | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self.live = self._open.enter_context(Live(self.panel(), console=self.console, auto_refresh=False))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.show(force=True)
+        self._open.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks for a restore that is never used
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.last[trial.config["key"]] = self.clock()
+        self.ledger.start(trial.config["key"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        key, now = trial.config["key"], self.clock()
+        self.epochs[key] = (result["epoch"], result["epochs"])
+        self.costs[trial.config["stage"]].append(now - self.last.get(key, now))
+        self.last[key] = now
+        self.ledger.report(key, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.ledger.finish(trial.config["key"])
+        self.shown = min(self.shown, self.clock() - LINE_SECONDS + 1)  # soon, with the next run begun
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.console.print(f"retrying {trial.config['name']}: {reason(trial)}", highlight=False, markup=False)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.ledger.fail(trial.config["key"], reason(trial))
+        self.console.print(f"failed {trial.config['name']}: {reason(trial)}", highlight=False, markup=False)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.show()
+
+    def show(self, force: bool = False) -> None:
+        """Draws the state, if it is time to."""
+        now = self.clock()
+        if not force and now - self.shown < (PANEL_SECONDS if self.live else LINE_SECONDS):
+            return
+        self.shown = now
+        if self.live:
+            self.live.update(self.panel(), refresh=True)
+        else:
+            self.console.print(self.line(), highlight=False, markup=False, soft_wrap=True)
+
+    def line(self) -> str:
+        """The state in one line."""
+        ledger = self.ledger
+        best = f"{ledger.best.score:.4f} ({ledger.best.name})" if ledger.best else "-"
+        return (
+            f"[{duration(self.clock() - self.started)}] done {ledger.count('done')}/{len(ledger.wanted)}, "
+            f"running {ledger.count('running')}, failed {ledger.count('failed')}, "
+            f"ETA {duration(self.eta())}, best validation NDCG@10 {best}"
+        )
+
+    def panel(self) -> Table:
+        """The state and the running runs with their epochs."""
+        table = Table(title=self.line(), title_justify="left", show_header=False, box=None)
+        for key, run in self.ledger.plan.runs.items():
+            if self.ledger.status[key] == "running":
+                epoch, epochs = self.epochs.get(key, (0, run_epochs(run.config, run.stage)))
+                table.add_row(run.name, f"epoch {epoch}/{epochs}")
+        return table
+
+    def eta(self) -> float | None:
+        """Seconds to go if every run takes all its epochs; None as long as a stage's cost is unknown."""
+        left = 0.0
+        ahead = [run for run in self.ledger.plan.missing if self.ledger.status[run.key] in ("pending", "running")]
+        for run in ahead:
+            costs = self.costs[run.stage]
+            if not costs:
+                return None
+            epoch, epochs = self.epochs.get(run.key, (0, run_epochs(run.config, run.stage)))
+            left += (epochs - epoch) * sum(costs) / len(costs)
+        return left / max(min(self.slots, len(ahead)), 1)
+
+
+def run_epochs(config: Any, stage: str) -> int:
+    """The most epochs that a stage may take."""
+    return config.quantizer.epochs if stage == "quantizer" else config.recommender.epochs
+
+
+def duration(seconds: float | None) -> str:
+    """1:02:03, 2:03, or - for None."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def reason(trial: Any) -> str:
+    """Why a trial failed last: the last line of its error, or what became of its process."""
+    text = Path(trial.error_file).read_text() if trial.error_file else ""
+    failure = [line.strip() for line in text.rpartition("Failure # ")[2].splitlines() if line.strip()]
+    if any("actor died" in line.lower() for line in failure):
+        return "its process died (killed, out of memory, or the node was lost)"
+    return failure[-1] if failure else "no error was reported"

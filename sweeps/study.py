@@ -1,0 +1,205 @@
+"""A study = methods x data sets x seeds x overrides, planned as a de-duplicated two-stage graph of runs.
+
+A cell is one number of a table; a run is one stage computed once. Runs are named by their keys, so cells that need the
+same run share it, and what the store holds already is not computed again.
+"""
+
+import difflib
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+
+from bbqrec.config import RunConfig
+from bbqrec.data import load_dataset
+from bbqrec.errors import InputError
+from bbqrec.methods import METHODS, PROFILES, absent_components, run_config
+from bbqrec.schema import Dataset
+from bbqrec.store import Store
+
+log = logging.getLogger(__name__)
+
+Stage = Literal["quantizer", "recommender"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One method on one data set with one seed, and the keys of the two runs that it needs."""
+
+    method: str
+    label: str
+    dataset: str
+    seed: int
+    quantizer_key: str
+    run_key: str
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One stage to compute. `name` is for people; `needs` is the key of the quantizer that a recommender reads."""
+
+    stage: Stage
+    key: str
+    name: str
+    config: RunConfig
+    folder: str
+    needs: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All cells, each run once (quantizers first), and the keys of the runs that the store holds already."""
+
+    study: "Study"
+    cells: tuple[Cell, ...]
+    runs: Mapping[str, Run]
+    done: frozenset[str]
+    scores: Mapping[str, float]
+    """Validation NDCG@10 of the recommenders that are done."""
+    folders: Mapping[str, str]
+    """Fingerprint of each data set -> its folder."""
+
+    @property
+    def missing(self) -> tuple[Run, ...]:
+        """What has to be computed. A quantizer that no missing recommender reads is not."""
+        needed = {run.needs for run in self.runs.values() if run.stage == "recommender" and run.key not in self.done}
+        return tuple(
+            run
+            for run in self.runs.values()
+            if run.key not in self.done and (run.stage == "recommender" or run.key in needed)
+        )
+
+    def count(self, stage: Stage, keys: Collection[str] | None = None) -> int:
+        """Unique runs of a stage, among `keys` if given."""
+        return sum(run.stage == stage and (keys is None or run.key in keys) for run in self.runs.values())
+
+    def summary(self) -> dict[str, int]:
+        """The numbers of the plan as the study file keeps them."""
+        return {
+            "cells": len(self.cells),
+            "quantizer_runs": self.count("quantizer"),
+            "recommender_runs": self.count("recommender"),
+            "shared": 2 * len(self.cells) - len(self.runs),
+            "already_done": len(self.done),
+        }
+
+    def table(self) -> Table:
+        """The plan as it is printed before anything starts."""
+        missing = [run.key for run in self.missing]
+        table = Table(title=f"Plan of study {self.study.name}: {len(self.cells)} cells", title_justify="left")
+        table.add_column("stage")
+        for column in ("unique runs", "saved by sharing", "already done", "to compute"):
+            table.add_column(column, justify="right")
+        for stage in ("quantizer", "recommender"):
+            unique = self.count(stage)
+            figures = (unique, len(self.cells) - unique, self.count(stage, self.done), self.count(stage, missing))
+            table.add_row(stage, *map(str, figures))
+        total = (len(self.runs), 2 * len(self.cells) - len(self.runs), len(self.done), len(missing))
+        table.add_row("both", *map(str, total), style="bold")
+        return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What to compare. `datasets` are canonical folders; `overrides` are dotted fields of RunConfig."""
+
+    name: str
+    methods: tuple[str, ...]
+    datasets: tuple[Path, ...]
+    seeds: int = 1
+    profile: str = "small"
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            _check_known("variant", method, METHODS)
+        _check_known("profile", self.profile, PROFILES)
+        if self.seeds < 1:
+            raise InputError(f"--seeds {self.seeds} is not a number of seeds", "give 1 or more")
+        if not self.methods or not self.datasets:
+            raise InputError("the study has no cells", "give at least one variant and one data set")
+
+    def plan(self, store: Store) -> Plan:
+        """The graph of runs. Raises InputError for a bad folder, override or two data sets of one name."""
+        cells: list[Cell] = []
+        quantizers: dict[str, Run] = {}
+        recommenders: dict[str, Run] = {}
+        folders: dict[str, str] = {}
+        for folder, dataset in self._load():
+            folders[dataset.fingerprint] = str(folder)
+            for seed in range(self.seeds):
+                first: dict[str, str] = {}
+                for method in dict.fromkeys(self.methods):
+                    run = run_config(method, dataset, seed, self.profile, dict(self.overrides))
+                    same = first.setdefault(run.recommender_key, method)
+                    name, needed = f"{dataset.name} {method} seed {seed}", run.quantizer_key
+                    about: dict[str, Any] = {"config": run, "folder": str(folder)}
+                    quantizers.setdefault(needed, Run(stage="quantizer", key=needed, name=f"{name} quantizer", **about))
+                    recommenders.setdefault(
+                        run.recommender_key,
+                        Run(
+                            stage="recommender",
+                            key=run.recommender_key,
+                            name=f"{name} recommender",
+                            needs=needed,
+                            **about,
+                        ),
+                    )
+                    cells.append(
+                        Cell(
+                            method=method,
+                            label=METHODS[method].label,
+                            dataset=dataset.name,
+                            seed=seed,
+                            quantizer_key=needed,
+                            run_key=run.recommender_key,
+                            note=_note(method, same, dataset),
+                        )
+                    )
+        runs = quantizers | recommenders
+        scores = {key: score for key in recommenders if (score := _score(store, key)) is not None}
+        done = frozenset([*scores, *(key for key in quantizers if store.has("quantizer", key))])
+        return Plan(study=self, cells=tuple(cells), runs=runs, done=done, scores=scores, folders=folders)
+
+    def _load(self) -> list[tuple[Path, Dataset]]:
+        """Each data set once, under its absolute folder (workers change their working directory)."""
+        loaded: dict[str, tuple[Path, Dataset]] = {}
+        for folder in dict.fromkeys(Path(f).expanduser().resolve() for f in self.datasets):
+            dataset = load_dataset(folder)
+            other = loaded.setdefault(dataset.name, (folder, dataset))
+            if other[1].fingerprint != dataset.fingerprint:
+                raise InputError(
+                    f"{other[0]} and {folder} are different data sets named {dataset.name!r}", "rename one"
+                )
+        return list(loaded.values())
+
+
+def _note(method: str, same: str, dataset: Dataset) -> str | None:
+    """What a reader of the cell has to know: components that the data set lacks, and that the run is another's too."""
+    absent = absent_components(METHODS[method].quantizer, dataset)
+    notes = [f"without {' and '.join(absent)}: {dataset.name} has none"] if absent else []
+    notes += [f"the same run as {same}"] if same != method else []
+    return "; ".join(notes) or None
+
+
+def _score(store: Store, key: str) -> float | None:
+    """Validation NDCG@10 of a published recommender; None if there is none, or a damaged one (which the store drops)."""
+    if not store.has("recommender", key):
+        return None
+    try:
+        return store.read_json("recommender", key, "row.json")["scores"]["valid"]["ndcg@10"]
+    except InputError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _check_known(what: str, name: str, known: Collection[str]) -> None:
+    """Raises InputError that names the nearest spelling."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        remedy = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"unknown {what} {name!r}", f"{remedy}known are {', '.join(known)}")

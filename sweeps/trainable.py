@@ -1,0 +1,77 @@
+"""One stage of one run as a Ray Tune trial: it consumes the stage's reports and passes them on, an epoch at a time.
+
+The stage keeps its own checkpoints in the store, so a trial that is killed, or a later study, goes on from there.
+"""
+
+import importlib
+import os
+import uuid
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from bbqrec.config import RunConfig, to_json
+from bbqrec.data import load_dataset
+from bbqrec.errors import InputError
+from bbqrec.overrides import from_json
+from bbqrec.schema import Dataset
+from bbqrec.store import Store
+from sweeps.study import Run
+
+
+def trial_config(
+    run: Run, *, store: str, threads: int, stages: str = "bbqrec.stages", provenance: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The trial of a run as plain JSON values. `stages` is the module with run_quantizer and run_recommender."""
+    return {
+        "name": run.name,
+        "stage": run.stage,
+        "key": run.key,
+        "run": to_json(run.config),
+        "folder": run.folder,
+        "store": store,
+        "threads": threads,
+        "stages": stages,
+        "provenance": provenance or {},
+    }
+
+
+def train(config: dict[str, Any]) -> None:
+    """The Tune function: computes and publishes the run of `config`, reporting every epoch. See `trial_config`."""
+    torch.set_num_threads(config["threads"])
+    stages = importlib.import_module(config["stages"])
+    run = from_json(RunConfig, config["run"])
+    store = Store(config["store"])
+    dataset = _dataset(config["folder"], run.fingerprint, store.url)
+    # A worker that was cut off may still be writing: its successor writes under another attempt.
+    options: dict[str, Any] = {"attempt": f"{tune.get_context().get_trial_id()}-{uuid.uuid4().hex[:8]}"}
+    options["device"] = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    if config["stage"] == "quantizer":
+        reports = stages.run_quantizer(run, dataset, store, **options)
+    else:
+        reports = stages.run_recommender(run, dataset, store, provenance=config["provenance"], **options)
+    for report in reports:
+        seen = {name: value for name, value in report.metrics.items() if not name.startswith("test")}
+        tune.report({**seen, "stage": report.stage, "epoch": report.epoch, "epochs": report.epochs, "pid": os.getpid()})
+
+
+@lru_cache(maxsize=2)
+def _dataset(folder: str, fingerprint: str, store: str) -> Dataset:
+    """The data set from its folder or, on a node that does not have it, from the copy in the store.
+
+    Verified and then kept for the next trial of this process.
+    """
+    if (Path(folder) / "dataset.json").exists():
+        found = load_dataset(folder)
+        if found.fingerprint == fingerprint:
+            return found
+    copy = Store(store).get("dataset", fingerprint)
+    if copy is None:
+        raise InputError(
+            f"{folder} on {os.uname().nodename} is not the data set {fingerprint[:12]}", "run the study again"
+        )
+    return load_dataset(copy)

@@ -1,0 +1,62 @@
+"""Stages that train nothing: they publish small artefacts, slowly enough to be killed, and keep a diary.
+
+They keep the contract of bbqrec.stages. The diary is the folder <store>/diary with an event per file; FAKE_STAGES in
+the environment of the workers holds JSON: {"seconds": of an epoch, "fail": {key: message}}.
+"""
+
+import json
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import bbqrec
+from bbqrec.schema import EpochReport
+
+
+def run_quantizer(run, dataset, store, *, attempt, device="auto") -> Iterator[EpochReport]:
+    yield from _stage("quantizer", run.quantizer_key, run.quantizer.epochs, run, store, attempt)
+
+
+def run_recommender(run, dataset, store, *, attempt, provenance=None, device="auto") -> Iterator[EpochReport]:
+    assert store.has("quantizer", run.quantizer_key), "started before its quantizer"
+    yield from _stage("recommender", run.recommender_key, run.recommender.epochs, run, store, attempt)
+
+
+def _stage(stage: str, key: str, epochs: int, run, store, attempt: str) -> Iterator[EpochReport]:
+    if store.has(stage, key):
+        return
+    settings = json.loads(os.environ.get("FAKE_STAGES", "{}"))
+    note(store.url, event="begin", stage=stage, key=key, code=bbqrec.__file__)
+    saved = store.load_progress(stage, key)
+    for epoch in range(saved.epoch + 1 if saved else 1, epochs + 1):
+        time.sleep(settings.get("seconds", 0.02))
+        if key in settings.get("fail", {}):
+            raise RuntimeError(settings["fail"][key])
+        note(store.url, event="epoch", stage=stage, key=key, epoch=epoch)
+        store.save_progress(stage, key, attempt, epoch, {"state": b"x"})
+        metrics = {"loss": 1.0} if stage == "quantizer" else {"valid/ndcg@10": epoch / 100, "test/ndcg@10": 1.0}
+        yield EpochReport(stage=stage, epoch=epoch, epochs=epochs, metrics=metrics)
+    row = {"run_key": key, "seed": run.seed, "scores": {"valid": {"ndcg@10": epochs / 100}, "test": {"ndcg@10": 0.5}}}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "row.json").write_text(json.dumps(row))
+        store.publish(stage, key, folder, attempt)
+    store.clear_progress(stage, key)
+    note(store.url, event="end", stage=stage, key=key)
+
+
+def note(store: str, **event) -> None:
+    """Adds an event to the diary."""
+    folder = Path(store, "diary")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:6]}.json"
+    hidden = path.with_suffix(".new")
+    hidden.write_text(json.dumps({**event, "pid": os.getpid(), "time": time.time()}))
+    hidden.rename(path)
+
+
+def diary(store: str) -> list[dict]:
+    """All events in order."""
+    return [json.loads(path.read_text()) for path in sorted(Path(store, "diary").glob("*.json"))]

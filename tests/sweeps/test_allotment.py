@@ -1,0 +1,33 @@
+"""What each run gets of the machines at hand."""
+
+import pytest
+
+from bbqrec.errors import InputError
+from sweeps.launch import Resources, allot
+
+
+@pytest.mark.parametrize(
+    ("options", "machines", "runs", "expected"),
+    [
+        ({}, [(2, 0)], 9, (1, 0, 2)),
+        ({}, [(2, 0)], 1, (2, 0, 1)),
+        ({}, [(16, 1)], 3, (5, 1, 1)),
+        ({"gpus_per_run": 0.25}, [(16, 1)], 9, (1, 0.25, 4)),
+        ({"gpus_per_run": 0}, [(16, 1)], 9, (1, 0, 16)),
+        ({}, [(1, 0), (1, 0)], 1, (1, 0, 1 + 1)),  # no node has both CPUs
+        ({"cpus_per_run": 3}, [(4, 0), (8, 0)], 9, (3, 0, 3)),
+        ({"cpus_per_run": 0.5, "max_concurrent": 3}, [(2, 0)], 9, (0.5, 0, 3)),
+        ({"cpus_per_run": 3}, [(2, 0)], 9, (3, 0, 0)),
+        ({}, [], 9, (1, 0, 0)),  # a head without CPUs whose workers are still to come
+    ],
+)
+def test_runs_get_whole_machines_shared_out(options, machines, runs, expected):
+    assert allot(Resources(**options), machines, runs) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("gpus_per_run", -1), ("cpus_per_run", 0), ("max_concurrent", 0), ("max_concurrent", -3)]
+)
+def test_impossible_resources_are_named(option, value):
+    with pytest.raises(InputError, match=f"--{option.replace('_', '-')} {value} is too small"):
+        Resources(**{option: value})

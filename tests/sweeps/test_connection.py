@@ -1,0 +1,125 @@
+"""Which Ray a study gets: unreachable clusters end in one line in bounded time; a local store stays on one node."""
+
+import io
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+from fake_stages import diary
+from rich.console import Console
+
+from bbqrec.errors import InputError
+from sweeps import connection
+from sweeps.launch import Resources, launch
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "no-such-host.invalid:6379", "127.0.0.1", "127.0.0.1:port"])
+def test_an_unreachable_cluster_is_named_at_once(address):
+    began = time.monotonic()
+    with pytest.raises(InputError) as caught, connection.session(address):
+        pass
+    assert f"cluster {address} cannot be reached" in str(caught.value)
+    assert "check the address" in caught.value.remedy and "\n" not in str(caught.value)
+    assert time.monotonic() - began < 10 and not ray.is_initialized()
+
+
+def test_a_ray_client_address_is_refused():
+    with pytest.raises(InputError, match="is not host:port"), connection.session("ray://127.0.0.1:10001"):
+        pass
+
+
+def test_a_port_where_something_else_listens_ends_in_bounded_time(monkeypatch):
+    monkeypatch.setattr(connection, "PROBE_SECONDS", 6)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=server.accept, daemon=True)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(InputError, match=f"cluster {address}"), connection.session(address):
+            pass
+        assert time.monotonic() - began < 15
+
+
+def test_auto_takes_the_address_from_the_environment(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with (
+        pytest.raises(InputError, match=r"cluster 127\.0\.0\.1:9 cannot be reached"),
+        connection.session(connection.AUTO),
+    ):
+        pass
+
+
+def test_the_environment_is_as_before_and_a_stray_token_file_changes_nothing(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    before = dict(os.environ)
+    with connection._environment(None):
+        assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
+        assert str(HERE.parents[1]) in os.environ["PYTHONPATH"].split(os.pathsep)
+    assert dict(os.environ) == before
+    token = tmp_path / "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    for exists, mode in ((False, "disabled"), (True, "token")):
+        if exists:
+            token.write_text("x" * 64)
+        with connection._environment("127.0.0.1:6379"):
+            assert os.environ["RAY_AUTH_MODE"] == mode
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with connection._environment("127.0.0.1:6379"):
+        assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "local", "shared", "refused"),
+    [(2, True, False, True), (2, True, True, False), (2, False, False, False), (1, True, False, False)],
+)
+def test_a_local_store_is_refused_on_several_nodes(monkeypatch, nodes, local, shared, refused):
+    found = [{"Alive": True}] * nodes + [{"Alive": False}]
+    monkeypatch.setattr(ray, "nodes", lambda: found)
+    store = SimpleNamespace(is_local=local, url="/runs")
+    if not refused:
+        return connection.check_store(store, shared)
+    with pytest.raises(InputError, match="store /runs is a local path, but the cluster has 2 nodes"):
+        connection.check_store(store, shared)
+
+
+@pytest.mark.e2e
+def test_a_cluster_of_two_nodes_gets_code_and_data_and_refuses_a_local_store(
+    study, store, tmp_path, monkeypatch, folder
+):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 64)
+    monkeypatch.setenv("PYTHONPATH", str(HERE))  # the fake stages; bbqrec and sweeps come with the driver
+    monkeypatch.setenv("FAKE_STAGES", json.dumps({"seconds": 0.05}))
+    connection._reload_authentication()
+    copy = tmp_path / "only-here"
+    shutil.copytree(folder, copy)
+    plan = study(methods=("tiger",), datasets=(copy,)).plan(store)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        resources, console = Resources(cluster=cluster.address), Console(file=io.StringIO())
+        with pytest.raises(InputError, match="the cluster has 2 nodes"):
+            launch(plan, store, resources, console=console, stages="fake_stages")
+        assert not (Path(store.url) / "study").exists()
+        resources = Resources(cluster=cluster.address, shared_store=True)
+        ledger = launch(plan, store, resources, console=console, stages="fake_stages")
+    finally:
+        cluster.shutdown()
+        monkeypatch.undo()
+        connection._reload_authentication()
+    assert ledger.complete
+    code = {entry["code"] for entry in diary(store.url) if entry["event"] == "begin"}
+    assert code and all("runtime_resources" in path for path in code)
+    assert store.has("dataset", next(iter(plan.folders)))

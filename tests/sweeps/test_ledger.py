@@ -1,0 +1,83 @@
+"""The state of a study and the study file."""
+
+import fake_stages
+import pytest
+
+from bbqrec.data import load_dataset
+from bbqrec.errors import InputError
+from sweeps.ledger import Ledger
+
+
+@pytest.fixture
+def ledger(study, store) -> Ledger:
+    """Two cells on one quantizer, one on another."""
+    return Ledger(
+        study(methods=("bbqrec", "bbqrec/s", "bbqrec/no-u")).plan(store), store, "python sweeps/x.py --seeds 1"
+    )
+
+
+def statuses(ledger: Ledger) -> list[str]:
+    return [cell["status"] for cell in ledger.cells()]
+
+
+def test_the_study_file_says_what_was_asked_and_what_became_of_it(ledger, store):
+    full = ledger.plan.cells[0]
+    ledger.start(full.quantizer_key)
+    assert statuses(ledger) == ["running", "running", "pending"]
+    ledger.fail(full.quantizer_key, "ValueError: loss is nan")
+    written = store.load_json("study/ablations.json")
+    assert {key: written[key] for key in ("name", "command", "profile", "overrides")} == {
+        "name": "ablations",
+        "command": "python sweeps/x.py --seeds 1",
+        "profile": "tiny",
+        "overrides": {"quantizer.epochs": 2, "recommender.epochs": 3},
+    }
+    assert written["plan"] == ledger.plan.summary() and written["created"]
+    assert written["cells"][0] == {
+        "method": "bbqrec",
+        "label": "BBQRec",
+        "dataset": "toy",
+        "seed": 0,
+        "quantizer_key": full.quantizer_key,
+        "run_key": full.run_key,
+        "note": None,
+        "status": "failed",
+        "error": "quantizer failed: ValueError: loss is nan",
+    }
+    assert [cell["status"] for cell in written["cells"]] == ["failed", "failed", "pending"]
+
+
+def test_done_means_published(ledger, study, store):
+    cell = ledger.plan.cells[0]
+    dataset = load_dataset(ledger.plan.runs[cell.run_key].folder)
+    for key, stage in ((cell.quantizer_key, "quantizer"), (cell.run_key, "recommender")):
+        list(getattr(fake_stages, f"run_{stage}")(ledger.plan.runs[key].config, dataset, store, attempt="here"))
+        ledger.finish(key)
+    assert statuses(ledger) == ["done", "pending", "pending"] and not ledger.complete
+    again = Ledger(study(methods=("bbqrec",)).plan(store), store)
+    assert again.complete and again.best.score == 0.03 and again.best.name == "toy bbqrec seed 0"
+
+
+def test_at_the_end_nothing_runs(ledger, store):
+    ledger.start(ledger.plan.cells[0].quantizer_key)
+    ledger.write(final=True)
+    assert [cell["status"] for cell in store.load_json("study/ablations.json")["cells"]] == ["pending"] * 3
+
+
+def test_a_passing_fault_of_the_store_stops_nothing_but_the_last_word_must_be_written(ledger, monkeypatch, caplog):
+    def refuse(*arguments):
+        raise InputError("store s3://x: connection reset", "check that the place exists and can be written")
+
+    monkeypatch.setattr(ledger.store, "write_json", refuse)
+    ledger.start(ledger.plan.cells[0].quantizer_key)
+    assert "connection reset" in caplog.text
+    with pytest.raises(InputError):
+        ledger.write(final=True)
+
+
+def test_the_best_validation_score_is_the_best_of_all_epochs(ledger):
+    first, second = (cell.run_key for cell in ledger.plan.cells[:2])
+    for key, score in ((first, 0.02), (second, 0.05), (first, 0.04)):
+        ledger.report(key, {"valid/ndcg@10": score, "loss": 9.0})
+    ledger.report(first, {"loss": 99.0})
+    assert ledger.best.score == 0.05 and ledger.best.name == "toy bbqrec/s seed 0"

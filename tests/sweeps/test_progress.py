@@ -1,0 +1,92 @@
+"""What is shown while a study runs, without Ray: times, counts, the ETA, and why a trial failed."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from sweeps.ledger import Ledger
+from sweeps.progress import Progress, duration, reason
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def watched(study, store):
+    """Progress of a study of two cells on one quantizer (2 epochs) with 3 epochs each, for two slots."""
+    ledger = Ledger(study(methods=("bbqrec", "bbqrec/s")).plan(store), store)
+    return Progress(ledger, Console(file=io.StringIO(), width=200), slots=2, clock=Clock())
+
+
+def trial_of(run, **more) -> SimpleNamespace:
+    return SimpleNamespace(config={"key": run.key, "stage": run.stage, "name": run.name}, **more)
+
+
+def epoch(watched: Progress, run, number: int, of: int, seconds: float, **metrics) -> None:
+    watched.clock.now += seconds
+    watched.on_trial_result(1, [], trial_of(run), {"epoch": number, "epochs": of, **metrics})
+
+
+def test_a_line_has_counts_eta_and_the_best_score(watched):
+    quantizer, full, similar = watched.ledger.plan.missing
+    watched.on_trial_start(1, [], trial_of(quantizer))
+    epoch(watched, quantizer, 1, 2, 10.0)
+    assert watched.line() == "[0:10] done 0/3, running 1, failed 0, ETA -, best validation NDCG@10 -"
+    epoch(watched, quantizer, 2, 2, 20.0)
+    watched.ledger.status[quantizer.key] = "done"
+    watched.on_trial_start(1, [], trial_of(full))
+    epoch(watched, full, 1, 3, 40.0, **{"valid/ndcg@10": 0.0314})
+    # 2 + 3 epochs of 40 s are left, on two slots.
+    assert watched.line() == (
+        "[1:10] done 1/3, running 1, failed 0, ETA 1:40, best validation NDCG@10 0.0314 (toy bbqrec seed 0)"
+    )
+    watched.ledger.status[similar.key] = "failed"
+    assert watched.eta() == 80.0  # one run left uses one slot
+
+
+def test_lines_come_every_few_seconds_and_events_at_once(watched, tmp_path):
+    quantizer = watched.ledger.plan.missing[0]
+    (tmp_path / "error.txt").write_text("Failure # 1 (occurred at noon)\nTraceback\nValueError: codes=[7] of range\n")
+    with watched:
+        for _ in range(60):
+            watched.clock.now += 0.5
+            watched.on_step_end(1, [])
+        watched.on_trial_recover(1, [], trial_of(quantizer, error_file=str(tmp_path / "error.txt")))
+    lines = watched.console.file.getvalue().splitlines()
+    assert [line[:6] for line in lines] == ["[0:00]", "[0:10]", "[0:20]", "retryi", "[0:30]"]
+    assert lines[3] == "retrying toy bbqrec seed 0 quantizer: ValueError: codes=[7] of range"
+
+
+def test_on_a_terminal_the_panel_lists_the_running_runs(watched):
+    watched.console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    quantizer = watched.ledger.plan.missing[0]
+    with watched:
+        watched.on_trial_start(1, [], trial_of(quantizer))
+        epoch(watched, quantizer, 1, 2, 10.0)
+        watched.show(force=True)
+    shown = watched.console.file.getvalue()
+    assert "toy bbqrec seed 0 quantizer" in shown and "epoch 1/2" in shown and "running 1" in shown
+
+
+def test_the_reason_is_the_last_line_of_the_last_failure(tmp_path):
+    file = tmp_path / "error.txt"
+    file.write_text("Failure # 1 (occurred at x)\nKeyError: 'a'\nFailure # 2 (occurred at y)\nray::f()\nOSError: b\n\n")
+    assert reason(SimpleNamespace(error_file=str(file))) == "OSError: b"
+    file.write_text("Failure # 1 (occurred at x)\nThe actor died unexpectedly before finishing this task.\n\tpid: 7\n")
+    assert reason(SimpleNamespace(error_file=str(file))).startswith("its process died")
+    assert reason(SimpleNamespace(error_file=None)) == "no error was reported"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "-"), (0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,119 @@
+"""The plan: equal keys once, what is done, what is missing, and what is refused."""
+
+import io
+import shutil
+from pathlib import Path
+
+import fake_stages
+import pytest
+from conftest import SMALL, VARIANTS
+from rich.console import Console
+
+from bbqrec.data import load_dataset
+from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
+from bbqrec.errors import InputError
+
+
+def compute(store, run):
+    """Publishes a run with the fake stages, here and now."""
+    stage = getattr(fake_stages, f"run_{run.stage}")
+    list(stage(run.config, load_dataset(run.folder, verify=False), store, attempt="here"))
+
+
+def test_s_and_e_share_the_quantizer_of_the_full_model(study, store):
+    plan = study().plan(store)
+    cells = {cell.method: cell for cell in plan.cells}
+    assert cells["bbqrec/s"].quantizer_key == cells["bbqrec/e"].quantizer_key == cells["bbqrec"].quantizer_key
+    assert len({cell.run_key for cell in plan.cells}) == 9
+    assert plan.summary() == {
+        "cells": 9,
+        "quantizer_runs": 7,
+        "recommender_runs": 9,
+        "shared": 2,
+        "already_done": 0,
+    }
+    assert [run.stage for run in plan.missing] == ["quantizer"] * 7 + ["recommender"] * 9
+    assert cells["bbqrec/no-mim"].label == "w/o MIM" and cells["bbqrec/no-mim"].note is None
+
+
+def test_equal_keys_run_once_and_a_method_given_twice_is_one_cell(study, store):
+    once = study(methods=("bbqrec", "tiger"), seeds=2).plan(store)
+    twice = study(methods=("bbqrec", "tiger", "bbqrec"), seeds=2).plan(store)
+    assert once.cells == twice.cells and len(once.cells) == 4
+    assert len(once.runs) == 8 and {run.config.seed for run in once.runs.values()} == {0, 1}
+    needs = {run.key: run.needs for run in once.runs.values()}
+    assert all(needs[cell.run_key] == cell.quantizer_key and needs[cell.quantizer_key] is None for cell in once.cells)
+
+
+def test_a_data_set_without_images_needs_fewer_runs_and_says_so(study, store, tmp_path, folder):
+    bare = tmp_path / "bare"
+    prepare_synthetic(SyntheticConfig(users=53, seed=3, without_image=1.0, **SMALL), bare, "bare")
+    plan = study(datasets=(bare,)).plan(store)
+    cells = {cell.method: cell for cell in plan.cells}
+    assert cells["bbqrec/no-image"].run_key == cells["bbqrec"].run_key
+    assert cells["bbqrec"].note == "without image: bare has none"
+    assert cells["bbqrec/no-image"].note == "the same run as bbqrec"
+    assert plan.summary()["recommender_runs"] == 8
+
+
+def test_what_the_store_holds_is_not_planned_again(study, store):
+    first = study().plan(store)
+    full = first.cells[0]
+    compute(store, first.runs[full.quantizer_key])
+    compute(store, first.runs[full.run_key])
+    plan = study().plan(store)
+    assert plan.done == {full.quantizer_key, full.run_key}
+    assert plan.scores == {full.run_key: 0.03}
+    assert plan.summary()["already_done"] == 2 and len(plan.missing) == 14
+
+
+def test_a_quantizer_that_no_missing_recommender_reads_is_not_computed(study, store):
+    only = study(methods=("bbqrec/no-u",)).plan(store)
+    for run in only.missing:
+        compute(store, run)
+    shutil.rmtree(Path(store.url) / "quantizer")
+    assert study(methods=("bbqrec/no-u",)).plan(store).missing == ()
+
+
+def test_a_damaged_row_is_planned_again(study, store, caplog):
+    plan = study(methods=("bbqrec",)).plan(store)
+    for run in plan.missing:
+        compute(store, run)
+    key = plan.cells[0].run_key
+    (Path(store.url) / "recommender" / key / "here" / "row.json").write_text("{}")
+    assert [run.key for run in study(methods=("bbqrec",)).plan(store).missing] == [key]
+    assert "damaged" in caplog.text
+
+
+def test_the_plan_is_printed_as_a_table(study, store):
+    text = io.StringIO()
+    Console(file=text, width=100).print(study().plan(store).table())
+    rows = [line.replace("│", " ").split() for line in text.getvalue().splitlines()]
+    assert ["quantizer", "7", "2", "0", "7"] in rows and ["both", "16", "2", "0", "16"] in rows
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"methods": ("bbqrec/no-mmi",)}, "unknown variant 'bbqrec/no-mmi': did you mean bbqrec/no-mim?"),
+        ({"profile": "smal"}, "unknown profile 'smal': did you mean small?"),
+        ({"seeds": 0}, "--seeds 0"),
+        ({"methods": ()}, "no cells"),
+        ({"overrides": {"quantizer.level": 4}}, "no field 'level'"),
+        ({"overrides": {"recommender.epochs": "many"}}, "epochs='many'"),
+        ({"datasets": (Path("nowhere"),)}, "nowhere"),
+    ],
+)
+def test_bad_studies_are_refused_by_name(study, store, options, said):
+    with pytest.raises(InputError) as caught:
+        study(**options).plan(store)
+    assert said in str(caught.value)
+
+
+def test_two_data_sets_of_one_name_are_refused_and_one_given_twice_is_one(study, store, folder, tmp_path):
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    shutil.copytree(folder, copy)
+    assert len(study(datasets=(folder, copy, folder)).plan(store).cells) == len(VARIANTS)
+    prepare_synthetic(SyntheticConfig(users=54, seed=4, **SMALL), other, "toy")
+    with pytest.raises(InputError, match="different data sets named 'toy'"):
+        study(datasets=(folder, other)).plan(store)

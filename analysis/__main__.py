@@ -1,0 +1,74 @@
+"""The command `python -m analysis`: tables and figures from a store or from exported rows."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tyro.extras import SubcommandApp
+
+from analysis.report import write_report
+from analysis.rows import load_rows
+from analysis.tables import TABLES, latex, markdown, table
+from bbqrec.errors import InputError
+
+app = SubcommandApp()
+
+
+@app.command(name="report")
+def report(store: str = "runs", study: str = "ablations", out: Path = Path("results/ablations")) -> None:
+    """Write a study's tables, figures, rows and learning curves.
+
+    Example: python -m analysis report --store s3://bucket/runs --study ablations --out results/ablations
+
+    Args:
+        store: Folder or URL of the results, or exported rows (a folder with rows.csv or rows.parquet, or the file).
+        study: Name of the study, as its file in sweeps/.
+        out: Folder for the files; what it holds under other names stays.
+    """
+    for path in write_report(store, study, out):
+        print(path)
+
+
+@app.command(name="table3")
+def table3(store: str = "runs", study: str = "ablations", tex: bool = False) -> None:
+    """Print Table 3: the full model against w/o MIM, w/o Rec and w/o U.
+
+    Args:
+        store: Folder or URL of the results, or exported rows.
+        study: Name of the study.
+        tex: LaTeX instead of Markdown.
+    """
+    _print_table("table3", store, study, tex)
+
+
+@app.command(name="table4")
+def table4(store: str = "runs", study: str = "ablations", tex: bool = False) -> None:
+    """Print Table 4: the full model against S and E.
+
+    Args:
+        store: Folder or URL of the results, or exported rows.
+        study: Name of the study.
+        tex: LaTeX instead of Markdown.
+    """
+    _print_table("table4", store, study, tex)
+
+
+def _print_table(name: str, store: str, study: str, tex: bool) -> None:
+    made = table(load_rows(store, study), TABLES[name])
+    print(latex(made) if tex else markdown(made), end="")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; bad input ends in one line on stderr and exit status 2."""
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING, stream=sys.stdout)
+    try:
+        app.cli(prog="python -m analysis", description=__doc__, args=args)
+    except InputError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

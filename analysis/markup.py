@@ -1,0 +1,160 @@
+"""The two ways to write a table down: a LaTeX template, a Markdown template, and what LaTeX must not see raw."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from jinja2 import Environment, StrictUndefined
+
+_LATEX = Environment(
+    block_start_string="<%",
+    block_end_string="%>",
+    variable_start_string="<<",
+    variable_end_string=">>",
+    comment_start_string="<#",
+    comment_end_string="#>",
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=StrictUndefined,
+    autoescape=False,
+).from_string(r"""% Written by `python -m analysis`. Needs \usepackage{booktabs,multirow}.
+\begin{table*}[t]
+  \centering
+  \caption{<< caption >>}
+  \label{tab:<< name >>}
+  \smallskip
+
+  \<< size >>\setlength{\tabcolsep}{4pt}
+  \begin{tabular}{@{}ll<< "c" * labels | length >>@{}}
+    \toprule
+    Dataset & Metrics & << labels | join(" & ") >> \\
+    \midrule
+<% for group in groups %>
+<% for dataset, metric, entries in group %>
+<% set name = "\\multirow{" ~ group | length ~ "}{*}{" ~ dataset ~ "}" if dataset else "" %>
+    << name >> & << metric >> & << entries | join(" & ") >> \\
+<% endfor %>
+<% if not loop.last %>
+    \midrule
+<% endif %>
+<% endfor %>
+    \bottomrule
+  \end{tabular}
+<% if notes or remarks %>
+
+  \smallskip
+  \begin{minipage}{\linewidth}\footnotesize\raggedright
+<% for mark, text in notes %>
+    \textsuperscript{<< mark >>}~<< text >>\par
+<% endfor %>
+<% for text in remarks %>
+    << text >>\par
+<% endfor %>
+  \end{minipage}
+<% endif %>
+\end{table*}
+""")
+
+_MARKDOWN = Environment(
+    trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined, autoescape=False
+).from_string("""{{ caption }}
+
+{% for row in rows %}
+| {{ row | join(" | ") }} |
+{% if loop.first %}
+|{{ rules | join("|") }}|
+{% endif %}
+{% endfor %}
+{% if notes or remarks %}
+
+{% for mark, text in notes %}
+- [{{ mark }}] {{ text }}
+{% endfor %}
+{% for text in remarks %}
+- {{ text }}
+{% endfor %}
+{% endif %}
+""")
+
+LONG_WORD = 24
+"""Characters of a word that might not fit into what is left of a line."""
+
+_COMMANDS = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",  # \textquotedbl wants another font encoding
+    "±": r"$\pm$",
+    "¬": r"$\neg$",
+    "×": r"$\times$",
+    "–": "--",
+    "—": "---",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "…": r"\ldots{}",
+    **{sign: f"\\{sign}" for sign in "{}$&#%_"},
+}
+
+
+def latex_document(**fields: object) -> str:
+    """Fields are LaTeX already; a group is a list of (dataset, metric, entries), a note (mark, text)."""
+    return _LATEX.render(**fields)
+
+
+def markdown_document(
+    caption: str,
+    header: Sequence[str],
+    body: Sequence[Sequence[str]],
+    notes: Sequence[tuple[str, str]],
+    remarks: Sequence[str],
+) -> str:
+    """Columns are padded, so that a terminal shows the table straight; the first two are names, the others numbers."""
+    cells = [[_cell(text) for text in row] for row in (header, *body)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    padded = [
+        [
+            text.ljust(width) if place < 2 else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in cells
+    ]
+    rules = [f":{'-' * (w + 1)}" if place < 2 else f"{'-' * (w + 1)}:" for place, w in enumerate(widths)]
+    lines = [(mark, _line(text)) for mark, text in notes]
+    return _MARKDOWN.render(
+        caption=_line(caption), rows=padded, rules=rules, notes=lines, remarks=[_line(text) for text in remarks]
+    )
+
+
+def escape(text: str, breakable: bool = False) -> str:
+    """Text that LaTeX sets as it is; signs that it lacks become "?". `breakable` lets long words (paths) break."""
+    return " ".join(_escaped_word(word, breakable and len(word) > LONG_WORD) for word in text.split())
+
+
+def _escaped_word(word: str, breakable: bool) -> str:
+    signs = []
+    for sign in word:
+        signs.append(_COMMANDS.get(sign) or (sign if _is_plain(sign) else "?"))
+        if breakable and not sign.isalpha():
+            signs.append(r"\allowbreak{}")
+    return "".join(signs)
+
+
+def _is_plain(sign: str) -> bool:
+    """ASCII, and the accented letters of Western languages."""
+    if ord(sign) < 128:
+        return sign.isprintable()
+    base = unicodedata.normalize("NFD", sign)[0]
+    return ord(sign) < 256 and (sign in "ßæøåÆØÅ" or (base.isascii() and base.isalpha()))
+
+
+def _cell(text: str) -> str:
+    return _line(text).replace("|", "\\|")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

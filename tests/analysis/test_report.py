@@ -1,0 +1,146 @@
+"""The whole report by function and by command: files, partial and empty stores, bad input."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.__main__ import main
+from analysis.report import write_report
+from analysis.rows import load_rows
+from bbqrec.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = [
+    "curves.csv",
+    "curves.png",
+    "figure4.pdf",
+    "figure4.png",
+    "rows.csv",
+    "table3.md",
+    "table3.tex",
+    "table4.md",
+    "table4.tex",
+]
+
+
+def finish(store, publish, write_study) -> None:
+    """A study of three cells of which two are done and one is not."""
+    write_study(store, methods=("bbqrec", "bbqrec/s", "bbqrec/e"))
+    for method in ("bbqrec", "bbqrec/e"):
+        publish(store, "toys", method)
+
+
+def test_every_file_is_written_and_returned(tmp_path, store, publish, write_study):
+    finish(store, publish, write_study)
+    written = write_report(store, "ablations", tmp_path / "deep" / "out")
+    assert [path.name for path in written] == FILES
+    assert all(path.stat().st_size > 0 for path in written)
+    assert sorted(path.name for path in (tmp_path / "deep" / "out").iterdir()) == FILES, "nothing is left behind"
+    table = (tmp_path / "deep" / "out" / "table4.md").read_text()
+    assert "**0.0970**" in table
+    assert "Without a result so far: Toys: S." in table
+    pd.testing.assert_frame_equal(load_rows(tmp_path / "deep" / "out"), load_rows(store), check_exact=True)
+
+
+def test_a_report_from_its_own_export_is_the_same(tmp_path, store, publish, write_study):
+    finish(store, publish, write_study)
+    first = write_report(store.url, "ablations", tmp_path / "first")
+    second = write_report(tmp_path / "first", "ablations", tmp_path / "second")
+    assert {p.name: p.read_bytes() for p in first} == {p.name: p.read_bytes() for p in second}
+
+
+def test_written_over_an_older_report_other_files_stay(tmp_path, store, publish, write_study):
+    finish(store, publish, write_study)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "README.md").write_text("mine")
+    (out / "table3.md").write_text("old")
+    write_report(store, "ablations", out)
+    assert (out / "README.md").read_text() == "mine"
+    assert "old" not in (out / "table3.md").read_text().split()
+
+
+@pytest.mark.parametrize("methods", [(), ("bbqrec/no-id",)])
+def test_a_study_of_which_nothing_is_done(tmp_path, store, write_study, methods):
+    write_study(store, methods=methods, status="pending")
+    assert [path.name for path in write_report(store, "ablations", tmp_path / "out")] == FILES
+    assert "Nothing to show" in (tmp_path / "out" / "table3.md").read_text()
+
+
+def test_another_study_has_rows_and_curves(tmp_path, store, publish, write_study):
+    finish(store, publish, write_study)
+    store.write_json("study/mine.json", store.load_json("study/ablations.json"))
+    assert [p.name for p in write_report(store, "mine", tmp_path / "out")] == ["curves.csv", "curves.png", "rows.csv"]
+
+
+def test_out_is_a_file(tmp_path, store, write_study):
+    write_study(store)
+    (tmp_path / "out").write_text("x")
+    for out in (tmp_path / "out", tmp_path / "out" / "deep"):
+        with pytest.raises(InputError, match="cannot write"):
+            write_report(store, "ablations", out)
+
+
+def test_nothing_is_half_written(tmp_path, store, publish, write_study, monkeypatch):
+    finish(store, publish, write_study)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("analysis.report.save", full)
+    with pytest.raises(InputError, match=r"No space left on device"):
+        write_report(store, "ablations", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_command_prints_the_files(tmp_path, store, publish, write_study, capsys):
+    finish(store, publish, write_study)
+    assert main(["report", "--store", store.url, "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in FILES]
+
+
+def test_the_command_prints_a_table(store, publish, write_study, capsys):
+    finish(store, publish, write_study)
+    assert main(["table4", "--store", store.url]) == 0
+    assert "| Toys " in capsys.readouterr().out
+    assert main(["table3", "--store", store.url, "--tex"]) == 0
+    assert r"\toprule" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["report", "--store", "nowhere"], "nowhere does not exist"),
+        (["report", "--store", "{store}", "--study", "nothing"], "no study 'nothing'"),
+        (["table3", "--store", "{store}/study/x.csv"], "x.csv does not exist"),
+        (["table4", "--store", "{store}", "--study", "a/b c"], "unknown study"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(store, write_study, capsys, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    write_study(store)
+    assert main([argument.format(store=store.url) for argument in arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_as_a_module_without_torch_or_ray(tmp_path, store, publish, write_study):
+    finish(store, publish, write_study)
+    script = (
+        "import sys, runpy\n"
+        "sys.argv = ['analysis', 'report', '--store', sys.argv[1], '--out', sys.argv[2]]\n"
+        "try:\n    runpy.run_module('analysis', run_name='__main__')\n"
+        "except SystemExit as stop:\n    assert stop.code == 0, stop.code\n"
+        "loaded = {'torch', 'ray', 'matplotlib.pyplot'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    command = [sys.executable, "-c", script, store.url, str(tmp_path / "out")]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=120)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES

@@ -29,10 +29,11 @@ PROBE_SECONDS = 45
 PACKAGES = tuple(str(Path(package.__path__[0]).resolve()) for package in (bbqrec, sweeps, analysis))
 
 
-QUIET = {
+SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about a coming default
     "RAY_AIR_NEW_OUTPUT": "0",  # else Tune announces itself in a frame
     "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": "32",  # trials that may wait for room: enough to make an autoscaler act
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
@@ -90,7 +91,7 @@ def _environment(cluster: str | None) -> Iterator[None]:
     Ray switches token authentication on or off by whether a token file happens to exist. A Ray of our own gets a token
     of its own; to a cluster we go with the token there is, which one without authentication ignores.
     """
-    settings = dict(QUIET)
+    settings = dict(SETTINGS)
     if cluster is None:
         roots = dict.fromkeys(str(Path(package).parent) for package in PACKAGES)
         settings["PYTHONPATH"] = os.pathsep.join([*roots, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,6 +1,5 @@
 """Computes what a plan misses with Ray Tune, and keeps the study file in the store up to date."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -24,9 +23,6 @@ from sweeps.trainable import train, trial_config
 
 RETRIES = 2
 """Times that a failed run is tried again before it counts as failed."""
-
-PENDING_TRIALS = 32
-"""Trials that a cluster sees waiting for room at most: enough to make an autoscaler act."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +61,7 @@ def launch(
         with connection.session(resources.cluster, dashboard=resources.dashboard):
             connection.check_store(store, resources.shared_store)
             ledger.write()
-            if resources.cluster is not None:
+            if resources.cluster is not None and (resources.shared_store or not store.is_local):
                 _share_datasets(plan, store)
             _run(ledger, resources, console, stages)
     ledger.write(final=True)
@@ -82,7 +78,6 @@ def _run(ledger: Ledger, resources: Resources, console: Console, stages: str) ->
         console.print(f"{what}: waiting for the cluster to grow")
     # A cluster may grow when it sees trials waiting; a single machine does not.
     concurrency = resources.max_concurrent or (slots if resources.cluster is None else None)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(concurrency or PENDING_TRIALS, PENDING_TRIALS))
     provenance = source_state()  # workers of a cluster have the packages without the checkout
 
     def describe(run: Run) -> dict[str, Any]:

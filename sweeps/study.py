@@ -187,7 +187,7 @@ def _note(method: str, same: str, dataset: Dataset) -> str | None:
 
 
 def _score(store: Store, key: str) -> float | None:
-    """Validation NDCG@10 of a published recommender; None if there is none, or a damaged one (which the store drops)."""
+    """Validation NDCG@10 of a published recommender; None if there is none, or a damaged one, which the store drops."""
     if not store.has("recommender", key):
         return None
     try:

@@ -56,7 +56,7 @@ def train(config: dict[str, Any]) -> None:
         reports = stages.run_recommender(run, dataset, store, provenance=config["provenance"], **options)
     for report in reports:
         seen = {name: value for name, value in report.metrics.items() if not name.startswith("test")}
-        tune.report({**seen, "stage": report.stage, "epoch": report.epoch, "epochs": report.epochs, "pid": os.getpid()})
+        tune.report({**seen, "stage": report.stage, "epoch": report.epoch, "epochs": report.epochs})
 
 
 @lru_cache(maxsize=2)

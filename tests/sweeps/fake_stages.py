@@ -29,7 +29,9 @@ def _stage(stage: str, key: str, epochs: int, run, store, attempt: str) -> Itera
     if store.has(stage, key):
         return
     settings = json.loads(os.environ.get("FAKE_STAGES", "{}"))
-    note(store.url, event="begin", stage=stage, key=key, code=bbqrec.__file__)
+    note(
+        store.url, event="begin", stage=stage, key=key, code=bbqrec.__file__, gpu=os.environ.get("CUDA_VISIBLE_DEVICES")
+    )
     saved = store.load_progress(stage, key)
     for epoch in range(saved.epoch + 1 if saved else 1, epochs + 1):
         time.sleep(settings.get("seconds", 0.02))

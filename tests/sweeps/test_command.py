@@ -1,0 +1,187 @@
+"""The command itself: options, bad input in one line, and one whole study with the real stages and two kills."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bbqrec.data import load_dataset
+from bbqrec.errors import InputError
+from bbqrec.methods import METHODS, run_config
+from bbqrec.store import Store
+from sweeps.ablations import VARIANTS, Ablations
+from sweeps.command import EMBEDDED, _completed, _overrides, main
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = str(ROOT / "sweeps" / "ablations.py")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_default_is_the_full_model_and_its_eight_variants():
+    assert len(VARIANTS) == 9 and set(METHODS) - set(VARIANTS) == {"tiger"}
+    assert VARIANTS[0] == "bbqrec"
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["--cluster"], ["--cluster", "auto"]),
+        (["--cluster", "--seeds", "2"], ["--cluster", "auto", "--seeds", "2"]),
+        (["--cluster", "10.0.0.1:6379"], ["--cluster", "10.0.0.1:6379"]),
+        (["--cluster=10.0.0.1:6379", "--dry-run"], ["--cluster=10.0.0.1:6379", "--dry-run"]),
+        (["--set", "a=1", "b=2"], ["--set", "a=1", "b=2"]),
+    ],
+)
+def test_cluster_may_stand_alone(words, completed):
+    assert _completed(words) == completed
+
+
+def test_what_argparse_would_drop_silently_is_refused():
+    with pytest.raises(InputError, match="--dataset is given twice"):
+        _completed(["--dataset", "a", "--seeds", "1", "--dataset", "b"])
+    with pytest.raises(InputError, match="--store is given twice"):
+        _completed(["--store=a", "--store", "b"])
+
+
+def test_overrides_are_name_value_pairs():
+    assert _overrides(["quantizer.levels=4", "quantizer.components=id,text"]) == {
+        "quantizer.levels": "4",
+        "quantizer.components": "id,text",
+    }
+    for words in (["levels"], ["=4"], ["levels="], ["a=1", "a=2"]):
+        with pytest.raises(InputError, match="--set"):
+            _overrides(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--variants", "bbqrec/no-mmi"], "unknown variant 'bbqrec/no-mmi': did you mean bbqrec/no-mim?"),
+        (["--profile", "tinny"], "did you mean tiny?"),
+        (["--dataset", "nowhere"], "nowhere"),
+        (["--set", "quantizer.level=4"], "no field 'level'"),
+        (["--set", "quantizer.levels=four"], "levels='four'"),
+        (["--set", "levels"], "NAME=VALUE"),
+        (["--seeds", "0"], "--seeds 0"),
+        (["--seeds", "1", "--seeds", "2"], "--seeds is given twice"),
+        (["--max-concurrent", "0"], "--max-concurrent 0 is too small"),
+        (["--cluster", "127.0.0.1:9"], "cluster 127.0.0.1:9 cannot be reached"),
+        (["--store", "ftpx://a/b"], "ftpx"),
+        (["--store", "file-not-folder"], "file-not-folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_results(here, capsys, words, said):
+    Path("file-not-folder").write_text("x")
+    assert main(Ablations, words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+    assert not Path("results").exists() and not list(here.rglob("study"))
+
+
+def test_a_dry_run_makes_the_embedded_data_set_prints_the_plan_and_stops(here, capsys):
+    assert main(Ablations, ["--dry-run", "--store", "runs", "--seeds", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "18 cells" in printed and "32" in printed
+    assert load_dataset(here / "runs" / "data" / EMBEDDED).name == EMBEDDED
+    assert not Path("results").exists() and not (here / "runs" / "study").exists()
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes below `pid`."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    found = [pid]
+    for ancestor in found:
+        found += [child for child, parent in parents.items() if parent == ancestor]
+    return found[1:]
+
+
+def trial_process(driver: int) -> int:
+    """The process of a driver's trial."""
+    for pid in descendants(driver):
+        try:
+            if "ImplicitFunc" in Path(f"/proc/{pid}/cmdline").read_text():
+                return pid
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    raise AssertionError("no trial is running")
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None and time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+@pytest.mark.e2e
+def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight_run(folder, tmp_path):
+    overrides = {"quantizer.epochs": 20, "recommender.epochs": 15, "recommender.patience": 15, "recommender.beam": 20}
+    command = [sys.executable, SCRIPT, "--dataset", str(folder), "--profile", "tiny", "--variants", "bbqrec"]
+    command += ["--store", "runs", "--out", "out", "--cpus-per-run", "1"]
+    command += ["--set", *(f"{name}={value}" for name, value in overrides.items())]
+    run = run_config("bbqrec", load_dataset(folder), 0, "tiny", overrides)
+    store = Store(tmp_path / "runs")
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def epoch(stage: str, key: str) -> int:
+        saved = store.load_progress(stage, key)
+        return saved.epoch if saved else 0
+
+    driver = start()
+    wait_until(lambda: epoch("quantizer", run.quantizer_key) >= 2, driver)
+    driver.kill()
+    driver.communicate()
+    assert not store.has("quantizer", run.quantizer_key)
+    assert store.load_json("study/ablations.json")["cells"][0]["status"] == "running"
+
+    driver = start()
+    wait_until(lambda: epoch("recommender", run.recommender_key) >= 2, driver)
+    os.kill(trial_process(driver.pid), signal.SIGKILL)
+    printed, _ = driver.communicate(timeout=180)
+    assert driver.returncode == 0, printed
+    assert "retrying toy bbqrec seed 0 recommender: its process died" in printed
+    assert "done 2/2, running 0, failed 0" in printed
+    assert "| R@10" in printed and (tmp_path / "out" / "table3.tex").exists()
+
+    straight = Store(tmp_path / "straight")
+    train = [sys.executable, "-c", "from bbqrec.cli import main; main()", "train", "--dataset", str(folder)]
+    train += ["--profile", "tiny", "--store", straight.url, "--device", "cpu", *command[command.index("--set") :]]
+    subprocess.run(train, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.DEVNULL)
+    for stage, key, arrays in (
+        ("quantizer", run.quantizer_key, ("codes.npy", "vectors.npy")),
+        ("recommender", run.recommender_key, ("ranks_valid.npy", "ranks_test.npy")),
+    ):
+        for name in arrays:
+            expected, found = (np.load(io.BytesIO(s.read_bytes(stage, key, name))) for s in (straight, store))
+            assert np.array_equal(expected, found), name
+        epochs = [json.loads(line)["epoch"] for line in store.read_bytes(stage, key, "metrics.jsonl").splitlines()]
+        assert epochs == list(range(1, len(epochs) + 1))
+    assert store.load_json("study/ablations.json")["cells"][0]["status"] == "done"
+
+    shutil.rmtree(tmp_path / "out")
+    published = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0 and (tmp_path / "out" / "table4.md").exists()
+    assert published == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}

@@ -286,7 +286,7 @@ def test_two_processes_may_publish_the_same_key_at_once(tmp_path: Path, made: Pa
         store = Store(url)
         start = time.time() + 2.5
         racers = [python(RACE, url, made, attempt, str(rounds), str(start)) for attempt in ("a1", "a2")]
-        outputs = [(racer.communicate(timeout=60), racer.returncode) for racer in racers]
+        outputs = [(racer.communicate(timeout=240), racer.returncode) for racer in racers]
         assert outputs == [(("", ""), 0)] * 2
         assert store.keys(KIND) == sorted(f"key{r}" for r in range(rounds))
         for key in store.keys(KIND):

@@ -72,7 +72,7 @@ PROFILES: dict[str, Mapping[str, Any]] = {
         "recommender.d_ff": 256,
         "recommender.encoder_layers": 2,
         "recommender.decoder_layers": 2,
-        "recommender.epochs": 30,
+        "recommender.epochs": 20,
         "recommender.validation_users": 4000,
     },
     # For the embedded data set: a whole study in minutes.

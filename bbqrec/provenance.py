@@ -17,10 +17,9 @@ import bbqrec
 
 
 def provenance(device: torch.device, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Plain JSON values; `given` (of a caller that knows better, such as the driver of a study) wins."""
+    """Versions and machine, as plain JSON values; `given` (commit, times, what the driver of a study knows) wins."""
     found = {
         "version": bbqrec.__version__,
-        **source_state(),
         "host": platform.node(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores",
         "threads": torch.get_num_threads(),

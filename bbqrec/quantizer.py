@@ -21,6 +21,25 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
+class LatentEncoder(nn.Module):
+    """An encoder of Eq. 2 whose outputs have zero mean and unit variance per dimension over the items of the batch.
+
+    Without it L_MIM and L_RQ have a cheap optimum: latents that are the same for every item. In evaluation the running
+    moments of training take the batch's place.
+    """
+
+    def __init__(self, raw: int, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.map = mlp(raw, config.hidden, config.width)
+        self.norm = nn.BatchNorm1d(config.width, affine=False)
+
+    def forward(self, x: Float[Tensor, "R F"]) -> Float[Tensor, "R D"]:
+        z, norm = self.map(x), self.norm
+        if self.training and len(z) < 2:  # one item has no variance
+            return (z - norm.running_mean) / torch.sqrt(norm.running_var + norm.eps)
+        return norm(z)
+
+
 class Modality(nn.Module):
     """Encoders and decoder of one modality (Eq. 2, 8), over its standardised features.
 
@@ -35,14 +54,25 @@ class Modality(nn.Module):
         self.register_buffer("features", standardise(features))
         self.register_buffer("present", torch.from_numpy(features.present.copy()))
         raw, width = features.values.shape[1], config.width
-        self.behaviour = mlp(raw, config.hidden, width)
-        self.specific = mlp(raw, config.hidden, width) if config.disentangle else None
+        self.behaviour = LatentEncoder(raw, config)
+        self.specific = LatentEncoder(raw, config) if config.disentangle else None
         self.decoder = mlp(2 * width if config.disentangle else width, config.hidden, raw)
         self.missing = nn.Parameter(torch.randn(width) * config.id_std)
 
     def encode(self, items: Int[Tensor, "R"]) -> Float[Tensor, "R D"]:
         """z of Eq. 2, or the missing vector."""
-        return torch.where(self.present[items, None], self.behaviour(self.features[items]), self.missing)
+        return self._of_present(self.behaviour, items, self.missing)
+
+    def encode_specific(self, items: Int[Tensor, "R"]) -> Float[Tensor, "R D"] | None:
+        """z-bar of Eq. 2, zero for items without the modality; None without specific encoders (w/o MIM)."""
+        return None if self.specific is None else self._of_present(self.specific, items, torch.zeros_like(self.missing))
+
+    def _of_present(
+        self, encoder: LatentEncoder, items: Int[Tensor, "R"], otherwise: Float[Tensor, "D"]
+    ) -> Float[Tensor, "R D"]:
+        have = self.present[items]
+        z = otherwise.expand(len(items), -1)
+        return z.masked_scatter(have[:, None], encoder(self.features[items[have]]))
 
     def decode(self, q: Float[Tensor, "R D"], z_specific: Float[Tensor, "R D"] | None) -> Float[Tensor, "R F"]:
         """Eq. 8: the decoder reads the quantized and, if there is one, the specific representation."""
@@ -84,10 +114,9 @@ class Quantizer(nn.Module):
         self.variational = nn.ModuleDict({m: VariationalNet(config.width, config.club_hidden) for m in disentangled})
 
     def encode(self, items: Int[Tensor, "R"]) -> Float[Tensor, "R M D"]:
-        """Z_i of Eq. 4, before quantization, each latent at zero mean and unit variance over its width.
+        """Z_i of Eq. 4, before quantization; every latent is normalised over its width, learned IDs included.
 
-        The paper is silent on scales; at one scale no component dominates the shared codebook, and q_theta's bounded
-        log-variance can fit.
+        The paper is silent on scales: at one scale no component dominates the shared codebook.
         """
         parts = [
             self.id_embedding(items)
@@ -95,7 +124,7 @@ class Quantizer(nn.Module):
             else self.modalities[c].encode(items)
             for c in self.config.components
         ]
-        return unit_variance(torch.stack(parts, dim=1))
+        return normalised(torch.stack(parts, dim=1))
 
     def forward(self, windows: Int[Tensor, "B T1"], counted: Bool[Tensor, "B T"]) -> QuantizerOutput:
         """A batch of training windows; `counted` marks the positions whose next item is predicted."""
@@ -105,11 +134,8 @@ class Quantizer(nn.Module):
         z = self.encode(items)  # (R, M, D)
         quantized = self.codebook(z)
         q = straight_through(z, quantized.q)  # (R, M, D)
-        specific = {
-            m: unit_variance(part.specific(part.features[items]))
-            for m, part in self.modalities.items()
-            if part.specific
-        }
+        encoded = {m: part.encode_specific(items) for m, part in self.modalities.items()}
+        specific = {m: z_specific for m, z_specific in encoded.items() if z_specific is not None}
         present = {m: part.present[items] for m, part in self.modalities.items()}
         losses = QuantizerLosses(
             recon=self.reconstruct(items, q, specific),
@@ -176,7 +202,7 @@ class Quantizer(nn.Module):
         )
 
 
-def unit_variance(z: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+def normalised(z: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
     return F.layer_norm(z, z.shape[-1:])
 
 

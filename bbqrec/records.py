@@ -18,21 +18,33 @@ from bbqrec.semantic_ids import collisions
 
 
 class RunLog:
-    """What a run accumulates over its attempts: metrics of every epoch, seconds of work, when it began."""
+    """What a run accumulates over its attempts: metrics of every epoch, seconds of work, when it began, which code ran.
 
-    def __init__(self, started: str, seconds: float, attempts: int, metrics: list[dict[str, Any]]) -> None:
-        self.started, self.seconds, self.attempts, self.metrics = started, seconds, attempts, metrics
+    The state of the source is read when an attempt begins: the checkout may change while it runs.
+    """
+
+    def __init__(
+        self, started: str, seconds: float, metrics: list[dict[str, Any]], sources: list[dict[str, Any]]
+    ) -> None:
+        self.started, self.seconds, self.metrics, self.sources = started, seconds, metrics, sources
 
     @classmethod
     def begin(cls) -> "RunLog":
-        return cls(origin.now(), 0.0, 1, [])
+        return cls(origin.now(), 0.0, [], [origin.source_state()])
 
     def pack(self) -> bytes:
         return to_bytes(self.__dict__)
 
     def resume(self, blob: bytes) -> None:
+        """Go on from another attempt's log."""
+        this = self.sources
         self.__dict__.update(json.loads(blob))
-        self.attempts += 1
+        self.sources += this
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Of the last attempt; `sources` says it of each."""
+        return {**self.sources[-1], "started": self.started, "attempts": len(self.sources), "sources": self.sources}
 
     def jsonl(self) -> bytes:
         return "".join(json.dumps(line) + "\n" for line in self.metrics).encode()
@@ -96,7 +108,7 @@ def recommender_row(
 
 
 def _provenance(device: torch.device, log: RunLog, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    return origin.provenance(device, {"started": log.started, "attempts": log.attempts, **dict(given or {})})
+    return origin.provenance(device, {**log.provenance, **dict(given or {})})
 
 
 def _collisions(ids: np.ndarray) -> dict[str, int]:

@@ -62,10 +62,10 @@ def prepare_amazon(source: AmazonSource, out: Path, name: str) -> Prepared:
     """
     embeds = source.text and source.text_features is None
     reviews_path = _needed(source, source.reviews, (REVIEWS, ALL_REVIEWS))
-    meta_path = _found(source, source.meta, (META,))
-    image_path = None
     if embeds:
         _needed(source, source.meta, (META,), "; or leave the text out with --no-text")
+    meta_path = _found(source, source.meta, (META,))
+    image_path = None
     if source.image:
         image_path = _needed(source, source.images, (IMAGES,), "; or leave images out with --no-image")
     encoder = load_encoder(source.model, source.device) if embeds else None

@@ -51,7 +51,8 @@ def read_reviews(path: Path, progress: Progress) -> tuple[np.ndarray, np.ndarray
     if not users:
         raise InputError(f"{path} holds no reviews", DAMAGED)
     user_ids, item_ids = np.array(list(user_numbers), dtype=object), np.array(list(item_numbers), dtype=object)
-    return user_ids[np.array(users)], item_ids[np.array(items)], np.array(times)
+    user, item, time = (np.frombuffer(column, dtype=np.int64) for column in (users, items, times))
+    return user_ids[user], item_ids[item], time
 
 
 def read_meta(path: Path, item_ids: np.ndarray, progress: Progress) -> tuple[np.ndarray, np.ndarray]:

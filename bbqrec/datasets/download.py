@@ -84,7 +84,9 @@ def download(
                 try:
                     keeper.fetch(name, downloader=downloader)
                 except ValueError as error:
-                    remedy = f"{AGAIN}; if the file has changed for good, correct its hash or its line in {registry}"
+                    remedy = (
+                        f"fetch it again; if the file has changed for good, correct its hash, given or in {registry}"
+                    )
                     raise InputError(f"{url}: {str(error).partition('. ')[0]}", remedy) from error
                 found = keeper.registry[name] or pooch.file_hash(str(folder / name))
                 if recorded.get(name) != found:

@@ -1,9 +1,10 @@
 """Figure 4 of the paper and the learning curves. The same rows make the same bytes: no file tells the time."""
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import product
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -86,11 +87,16 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
     """Validation NDCG@10 by epoch: a panel per data set, a line per method and seed, a dot at the selected epoch."""
     datasets = in_paper_order(list(curves["dataset"])) or [""]
     methods = list(dict.fromkeys(curves["method"]))
-    looks = dict(zip(methods, product(LINES, COLOURS), strict=False))
+    looks = dict(zip(methods, zip(cycle(LINES), cycle(COLOURS), strict=False), strict=False))
+    columns = min(2, len(datasets))
+    lines = math.ceil(len(datasets) / columns)
     with _style():
-        figure = Figure(figsize=(min(2 * INCHES, 1.0 + 3.2 * len(datasets)) + 1.2, 2.9), layout="constrained")
+        figure = Figure(figsize=(2.0 + 3.2 * columns, 0.3 + 2.4 * lines), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(1, len(datasets), squeeze=False)[0]
+        grid = figure.subplots(lines, columns, squeeze=False)
+        panels = grid.flatten()[: len(datasets)]
+        for unused in grid.flatten()[len(datasets) :]:
+            unused.remove()
         for axes, dataset in zip(panels, datasets, strict=True):
             part = curves[curves["dataset"] == dataset]
             for (method, _), run in part.groupby(["method", "seed"], sort=False):
@@ -105,7 +111,8 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
             axes.xaxis.get_major_locator().set_params(integer=True)
             if part.empty:
                 axes.text(0.5, 0.5, "no finished run", transform=axes.transAxes, ha="center", color="#444444")
-        panels[0].set_ylabel("Validation NDCG@10")
+        for axes in grid[:, 0]:
+            axes.set_ylabel("Validation NDCG@10")
         entries = {
             label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
@@ -160,7 +167,7 @@ def _bars(axes: Axes, comparison: Comparison, metric: str) -> None:
             capthick=0.7,
         )
         for x, cell in enumerate(cells):
-            if word := _word(cell):
+            if word := _word(cell, metric):
                 style = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6.5, "color": "#444444"}
                 # In points above the axis, whatever its scale turns out to be.
                 axes.annotate(word, (x + offset, 0), (0, 2), textcoords="offset points", **style)
@@ -179,11 +186,13 @@ def _swatch(place: int, method: str) -> Patch:
     return Patch(facecolor=COLOURS[place], hatch=HATCHES[place], label=METHOD_LABELS[method].latex)
 
 
-def _word(cell: Cell) -> str:
-    """What stands in the place of a bar."""
+def _word(cell: Cell, metric: str) -> str:
+    """What stands in the place of a bar, "" beside one that can be seen."""
     if cell.shared:
         return "n/a"
-    return "" if cell.mean else "not run" if cell.state == "absent" else cell.state
+    if cell.mean:
+        return "" if cell.mean[metric] > 0 else "0"
+    return "not run" if cell.state == "absent" else cell.state
 
 
 def _notes(comparison: Comparison) -> list[str]:

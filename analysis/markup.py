@@ -22,7 +22,7 @@ _LATEX = Environment(
   \centering
   \caption{<< caption >>}
   \label{tab:<< name >>}
-  \smallskip
+  \medskip
 
   \<< size >>\setlength{\tabcolsep}{4pt}
   \begin{tabular}{@{}ll<< "c" * labels | length >>@{}}

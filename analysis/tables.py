@@ -13,7 +13,7 @@ from analysis.markup import escape, latex_document, markdown_document
 from analysis.rows import METRICS
 
 DECIMALS = 4
-"""As in the paper. What looks equal is equal: all of a tie are bold."""
+"""As in the paper. What looks equal is equal: the best of a tie are bold, but nothing is where all are equal."""
 ABSENT = "--"
 NOTE_LENGTH = 160
 """Characters of an error in a footnote; rows.csv has it whole."""
@@ -134,7 +134,7 @@ def _lines(comparison: Comparison, dataset: str, notes: dict[str, str]) -> Itera
     cells = [comparison.cell(dataset, method) for method in comparison.methods]
     for index, metric in enumerate(METRICS):
         rounded = [round(cell.mean[metric], DECIMALS) for cell in cells if cell.mean]
-        best = max(rounded) if len(rounded) > 1 else None
+        best = max(rounded) if len(set(rounded)) > 1 else None
         yield Line(
             dataset=dataset_label(dataset) if index == 0 else "",
             metric=METRIC_LABELS[metric],

@@ -83,6 +83,13 @@ def test_what_looks_equal_is_bold_together(make_rows):
     assert re.findall(r"\*\*0\.\d{4}\*\*", markdown(table(rows, TABLE_4)).splitlines()[4]) == ["**0.1234**"] * 2
 
 
+def test_where_all_are_equal_none_is_best(make_rows):
+    rows = make_rows(("toys",))
+    rows["test/recall@10"] = 0.0
+    assert not any(entry.best for entry in entries(rows, TABLE_4)["R@10"])
+    assert any(entry.best for entry in entries(rows, TABLE_4)["R@5"])
+
+
 def test_a_lone_number_is_not_best(make_rows):
     assert not any(e.best for e in entries(make_rows(methods=("bbqrec",)), TABLE_3)["R@5"])
 

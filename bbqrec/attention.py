@@ -1,4 +1,4 @@
-"""Attention of the recommender: relative position bias, similarity buckets, similarity-enhanced attention (Sec. 4.2)."""
+"""Attention of the recommender (Sec. 4.2): relative position bias, similarity buckets, similarity-enhanced mixing."""
 
 import math
 from collections.abc import Callable

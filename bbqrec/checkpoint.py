@@ -22,7 +22,7 @@ def pack(parts: Mapping[str, Part], meta: Mapping[str, Any], extra: Mapping[str,
 
 
 def unpack(blob: bytes, parts: Mapping[str, Part]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Load the parts in place; returns (meta, extra). Raises RuntimeError or KeyError if the shapes are another model's."""
+    """Load the parts in place; returns (meta, extra). Raises RuntimeError or KeyError for another model's bytes."""
     tensors = load(blob)
     for name, part in parts.items():
         own = {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}/")}

@@ -33,7 +33,7 @@ class ResidualCodebook(nn.Module):
         self.register_buffer("usage", torch.zeros(levels, components, codes))
 
     def forward(self, z: Float[Tensor, "R M D"]) -> Quantized:
-        """Nearest code of each level's residual, level by level (Eq. 5, 6). `q` carries no gradient trick: see `straight_through`."""
+        """Nearest code of each level's residual (Eq. 5, 6). The gradient of `q` reaches the codewords only."""
         residual, taken = z, []
         for books in self.codebooks:
             codes = nearest(residual.detach(), books.detach())  # (R, M)
@@ -104,7 +104,7 @@ def nearest(z: Float[Tensor, "R M D"], books: Float[Tensor, "G N D"]) -> Int[Ten
 
 
 def kmeans(points: Float[Tensor, "P D"], k: int, iterations: int, generator: torch.Generator) -> Float[Tensor, "k D"]:
-    """Lloyd's algorithm from k random points (drawn with replacement if there are fewer); empty clusters keep their centre."""
+    """Lloyd's algorithm from k random points, repeated if there are fewer; empty clusters keep their centre."""
     order = torch.randperm(len(points), generator=generator).to(points.device)
     centres = points[order[torch.arange(k, device=points.device) % len(points)]].clone()
     for _ in range(iterations):

@@ -18,7 +18,7 @@ BEAMS_IN_FLIGHT = 8192
 def rank_users(
     model: Recommender, trie: DeviceTrie, examples: Examples, beam: int, beams_in_flight: int = BEAMS_IN_FLIGHT
 ) -> Int[np.ndarray, "R"]:
-    """Rank of each row's target, from 1, over all items; `UNRANKED` where the beam does not hold it. In the rows' order."""
+    """Rank of each row's target over all items, from 1, in the rows' order; `UNRANKED` where no beam holds it."""
     was_training = model.training
     model.eval()
     ranks = np.empty(len(examples.history), dtype=np.int32)

@@ -6,7 +6,6 @@ the sizes; `sum` is the paper's literal form, which sums over the width and aver
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor

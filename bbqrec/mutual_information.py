@@ -8,7 +8,8 @@ from torch import Tensor, nn
 class VariationalNet(nn.Module):
     """q_theta(z_specific | z): a diagonal Gaussian whose mean and log-variance are read off z.
 
-    The log-variance is bounded by tanh, so that the likelihood cannot explode; `saturation` shows when it hits the bound.
+    The log-variance is bounded by tanh, so that the likelihood cannot explode; `saturation` shows how often it is
+    at the bound.
     """
 
     def __init__(self, width: int, hidden: int) -> None:

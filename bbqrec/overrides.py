@@ -29,7 +29,7 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def with_overrides(config: Any, overrides: dict[str, Any]) -> Any:
     """`config` with dotted fields replaced, e.g. {"quantizer.levels": 4}; strings are parsed to the field's type.
 
-    Raises InputError naming class, field and value for a misspelt name, a wrong type or a value that the config refuses.
+    Raises InputError naming class, field and value: a misspelt name, a wrong type, a value that the config refuses.
     """
     nested: dict[str, dict[str, Any]] = {}
     direct: dict[str, Any] = {}

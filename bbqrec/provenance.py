@@ -37,7 +37,7 @@ def now() -> str:
 
 
 def source_state() -> dict[str, Any]:
-    """Commit of the checkout that this package is imported from and whether it has changes; None for an installed wheel."""
+    """Commit of the checkout that this package is imported from, and whether it has changes; None without one."""
     folder = Path(bbqrec.__file__).resolve().parent.parent
     if not (folder / ".git").exists():
         return {"commit": None, "dirty": None}

@@ -36,7 +36,7 @@ class LatentEncoder(nn.Module):
     def forward(self, x: Float[Tensor, "R F"]) -> Float[Tensor, "R D"]:
         z, norm = self.map(x), self.norm
         if self.training and len(z) < 2:  # one item has no variance
-            return (z - norm.running_mean) / torch.sqrt(norm.running_var + norm.eps)
+            return F.batch_norm(z, norm.running_mean, norm.running_var, eps=norm.eps)
         return norm(z)
 
 

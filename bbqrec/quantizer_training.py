@@ -102,14 +102,14 @@ class QuantizerTrainer:
             z = output.z[:, self.config.components.index(name)]
             pairs[name] = (z[have].detach(), z_specific[have].detach())
         for _ in range(self.config.club_steps):
-            fits = {n: (self.model.variational[n](z), zs) for n, (z, zs) in pairs.items() if len(z)}
-            likelihood = {n: log_likelihood(*gaussian, zs) for n, (gaussian, zs) in fits.items()}
+            fits = {n: self.model.variational[n](z) for n, (z, _) in pairs.items() if len(z)}
+            likelihood = {n: log_likelihood(mean, spread, pairs[n][1]) for n, (mean, spread) in fits.items()}
             self.club_optimizer.zero_grad(set_to_none=True)
             if likelihood:
                 (-sum(likelihood.values(), torch.zeros(()))).backward()
                 self.club_optimizer.step()
             terms = {f"club/{n}_likelihood": value.detach() for n, value in likelihood.items()}
-            terms |= {f"club/{n}_saturation": saturation(gaussian[1].detach()) for n, (gaussian, _) in fits.items()}
+            terms |= {f"club/{n}_saturation": saturation(spread.detach()) for n, (_, spread) in fits.items()}
         return terms
 
     def _forget(self, replaced: list[tuple[int, int, Tensor]]) -> None:
@@ -132,7 +132,7 @@ class QuantizerTrainer:
         return health | {"codes/colliding_items": float(count.colliding_items), "codes/excess": float(count.excess)}
 
     def _parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
-        parts = {"model": self.model, "optimizer": self.optimizer}
+        parts: dict[str, torch.nn.Module | torch.optim.Optimizer] = {"model": self.model, "optimizer": self.optimizer}
         return parts | ({"club_optimizer": self.club_optimizer} if self.club_optimizer else {})
 
     def pack(self) -> bytes:

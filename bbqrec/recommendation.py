@@ -19,12 +19,12 @@ from bbqrec.store import Store
 def recommend(store: Store, run_key: str, dataset: Dataset, user_id: str, k: int) -> list[tuple[str, str, float]]:
     """The k best (item ID, title, log-probability) for a user's next item, given all items that the user has had.
 
-    The beam is the run's, or k if that is wider. Raises InputError for an unknown run, another data set or an unknown user.
+    The beam is the run's, or k if that is wider. Raises InputError for an unknown run or user, or another data set.
     """
     run: RunConfig = from_json(RunConfig, store.read_json(RECOMMENDER, run_key, "config.json"))
     if run.fingerprint != dataset.fingerprint:
         raise InputError(
-            f"run {run_key} was trained on {run.dataset} {run.fingerprint[:12]}, {dataset.name} is {dataset.fingerprint[:12]}",
+            f"run {run_key} was trained on {run.dataset} {run.fingerprint[:12]}, not on {dataset.fingerprint[:12]}",
             "give the data set folder that the run was trained on",
         )
     found = (dataset.user_ids == user_id).nonzero()[0]

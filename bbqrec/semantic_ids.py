@@ -81,7 +81,7 @@ class Trie:
 
 def build_trie(codes: Int[np.ndarray, "I L M"], popularity: Int[np.ndarray, "I"]) -> Trie:
     """Sorted once; each depth is where the sorted prefixes change. O(I log I) time, O(I L M) memory."""
-    count, levels, components = codes.shape
+    count, levels, _ = codes.shape
     keys = codes.reshape(count, -1)
     order = np.lexsort((np.arange(count), -popularity, *keys.T[::-1]))
     ordered = codes[order]

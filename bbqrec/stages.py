@@ -28,7 +28,7 @@ Files = dict[str, bytes]
 def run_quantizer(
     run: RunConfig, dataset: Dataset, store: Store, *, attempt: str, device: str = "auto"
 ) -> Iterator[EpochReport]:
-    """Stage 1. Publishes codes.npy, vectors.npy, codebooks.npy, model.safetensors, config.json, metrics.jsonl, row.json."""
+    """Stage 1. Publishes codes, vectors, codebooks (npy), model.safetensors, config.json, metrics.jsonl, row.json."""
     key = run.quantizer_key
     if store.has(QUANTIZER, key):
         return
@@ -155,7 +155,7 @@ def _publish(store: Store, stage: str, key: str, attempt: str, log: RunLog, file
 def _same_data(run: RunConfig, dataset: Dataset) -> None:
     if run.fingerprint != dataset.fingerprint:
         raise InputError(
-            f"data set {dataset.name} has fingerprint {dataset.fingerprint[:12]}, the run was planned for {run.fingerprint[:12]}",
+            f"data set {dataset.name} is {dataset.fingerprint[:12]}, the run was planned for {run.fingerprint[:12]}",
             "give the folder that the run was planned with",
         )
 

@@ -1,6 +1,7 @@
 """What both training loops share. A loop trains one epoch at a time and packs its whole state into bytes.
 
-Every epoch seeds its own random numbers from (seed, epoch), so a resumed run needs no random state to equal a straight one.
+Every epoch seeds its own random numbers from (seed, epoch): a resumed run equals a straight one without a saved random
+state.
 """
 
 import math

@@ -106,18 +106,38 @@ def standardised(values, present):
     return out
 
 
-def latents(w, config, features, item):
-    """Z_i of Eq. 4 (M, D), each normalised over its width."""
-    rows = []
+def batch_norm(w, prefix, x, training: bool):
+    """Per column: the moments of these rows in training, the running ones in evaluation."""
+    out = np.zeros(x.shape)
+    for d in range(x.shape[1]):
+        mean = sum(x[:, d]) / len(x) if training else w[f"{prefix}.running_mean"][d]
+        variance = sum((x[:, d] - mean) ** 2) / len(x) if training else w[f"{prefix}.running_var"][d]
+        out[:, d] = (x[:, d] - mean) / math.sqrt(variance + 1e-5)
+    return out
+
+
+def encoded(w, raw, name, encoder, items, training: bool, otherwise):
+    """Eq. 2 for the items that have the modality, `otherwise` for those that lack it."""
+    have = [n for n, item in enumerate(items) if raw.present[item]]
+    x = standardised(raw.values, raw.present)[items][have]
+    z = batch_norm(w, f"{name}.{encoder}.norm", mlp(w, f"{name}.{encoder}.map", x), training)
+    out = np.tile(otherwise, (len(items), 1))
+    for n, row in zip(have, z, strict=True):
+        out[n] = row
+    return out
+
+
+def latents(w, config, features, items, training: bool):
+    """Z of Eq. 4 (R, M, D) for the distinct items of a batch, each vector normalised over its width."""
+    columns = []
     for component in config.components:
         if component == "id":
-            rows.append(w["id_embedding.weight"][item])
-        elif features[component].present[item]:
-            x = standardised(features[component].values, features[component].present)[item]
-            rows.append(mlp(w, f"modalities.{component}.behaviour", x))
+            columns.append(w["id_embedding.weight"][items])
         else:
-            rows.append(w[f"modalities.{component}.missing"])
-    return layer_norm(np.array(rows))
+            missing = w[f"modalities.{component}.missing"]
+            raw, name = features[component], f"modalities.{component}"
+            columns.append(encoded(w, raw, name, "behaviour", items, training, missing))
+    return np.stack([layer_norm(column) for column in columns], axis=1)
 
 
 def sequence_encoder(w, x, layers: int, heads: int):

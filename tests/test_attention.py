@@ -47,6 +47,12 @@ def test_halves_are_rounded_up_and_the_ends_are_reached():
         assert (found == found.T).all()
 
 
+def test_an_item_with_itself_is_k_even_if_its_vector_is_zero():
+    v = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    found = similarity_buckets(v, torch.ones(1, 2, dtype=torch.bool), 6)[0]
+    assert found.tolist() == [[6, 3], [3, 6]]
+
+
 def test_similarity_table_starts_neutral_or_as_the_paper_reads():
     assert (SimilarityTable(K, H, C, "ones").table == 1).all()
     literal = SimilarityTable(K, H, C, "uniform").table

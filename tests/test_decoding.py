@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_decoding import RandomScores, beam_list, exhaustive_list, rank_of
 
-from bbqrec.decoding import DeviceTrie, beam_search, item_lists, target_ranks
+from bbqrec.decoding import Beams, DeviceTrie, beam_search, item_lists, target_ranks
 from bbqrec.schema import UNRANKED
 from bbqrec.semantic_ids import build_trie
 
@@ -105,3 +105,11 @@ def test_items_of_one_id_follow_popularity_then_index():
     assert [item for item, _ in item_lists(beams, trie, 2)[0]] == [2, 3]
     ranks = [target_ranks(beams, trie, torch.tensor([i])).item() for i in range(5)]
     assert ranks == [3, 4, 1, 2, 5]
+
+
+def test_an_empty_place_of_a_beam_holds_nothing():
+    codes = np.array([[[0]], [[1]], [[1]], [[2]]])
+    trie = DeviceTrie.of(build_trie(codes, np.zeros(4, dtype=int)), "cpu")
+    beams = Beams(nodes=torch.tensor([[1, 2, 0]]), scores=torch.tensor([[-1.0, -2.0, -torch.inf]]))
+    assert [item for item, _ in item_lists(beams, trie, 9)[0]] == [1, 2, 3]
+    assert [target_ranks(beams, trie, torch.tensor([i])).item() for i in range(4)] == [UNRANKED, 1, 2, 3]

@@ -5,7 +5,7 @@ import pytest
 import reference_models as models
 import torch
 from reference_decoding import beam_list, exhaustive_list
-from test_recommender import HISTORY, COUNT, L, N, catalogue, lengths, recommender
+from test_recommender import COUNT, HISTORY, L, N, catalogue, lengths, recommender
 
 from bbqrec.decoding import DeviceTrie, item_lists
 from bbqrec.generation import generate

@@ -50,7 +50,7 @@ def slow_losses(model: Quantizer) -> dict[str, float]:
     """Every term of Eq. 13 of the batch, item by item."""
     w, config, raw = models.weights_of(model), model.config, features()
     mean = config.reduction == "mean"
-    z = np.array([models.latents(w, config, raw, item) for item in ITEMS])
+    z = models.latents(w, config, raw, ITEMS, training=True)
     groups = [0 if config.shared else m for m in range(len(config.components))]
     books = w["codebook.codebooks"][:, groups]
     q = np.array([[ref.residual_quantization(row[m], books[:, m])[3] for m in range(len(row))] for row in z])
@@ -60,7 +60,8 @@ def slow_losses(model: Quantizer) -> dict[str, float]:
         x = models.standardised(raw[name].values, raw[name].present)[ITEMS]
         read = q[:, m]
         if config.disentangle:
-            specific = models.layer_norm(models.mlp(w, f"modalities.{name}.specific", x))
+            nothing = np.zeros(config.width)
+            specific = models.encoded(w, raw[name], f"modalities.{name}", "specific", ITEMS, True, nothing)
             read = np.concatenate([read, specific], axis=1)
             mu = models.mlp(w, f"variational.{name}.mean", z[have, m])
             spread = np.tanh(models.mlp(w, f"variational.{name}.log_variance", z[have, m]))
@@ -110,12 +111,15 @@ def test_losses_equal_the_loops(changes):
 
 def test_codes_of_the_catalogue_equal_the_loops():
     model = quantizer(shared=False)
+    for _ in range(3):
+        model(WINDOWS, COUNTED)  # moves the running moments
+    model.codebook.usage.zero_()
     w, books = models.weights_of(model), models.weights_of(model)["codebook.codebooks"]
     found = model.codes(COUNT, chunk=5)
+    latents = models.latents(w, model.config, features(), list(range(COUNT)), training=False)
     assert found.codes.shape == (COUNT, 3, 3) and found.vectors.shape == (COUNT, 18)
     for item in range(COUNT):
-        z = models.latents(w, model.config, features(), item)
-        slow = [ref.residual_quantization(z[m], books[:, m]) for m in range(3)]
+        slow = [ref.residual_quantization(latents[item, m], books[:, m]) for m in range(3)]
         assert found.codes[item].T.tolist() == [s[0].tolist() for s in slow]
         np.testing.assert_allclose(found.vectors[item], np.concatenate([s[3] for s in slow]), atol=1e-6)
     np.testing.assert_allclose(found.codebooks, books)

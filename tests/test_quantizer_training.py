@@ -8,6 +8,7 @@ import reference as ref
 import torch
 from held_out import SHARED_ITEMS, held_out_dataset, histories_of
 
+from bbqrec.codebook import ResidualCodebook
 from bbqrec.config import QuantizerConfig
 from bbqrec.quantizer import Quantizer
 from bbqrec.quantizer_training import QuantizerTrainer
@@ -147,6 +148,28 @@ def test_the_variational_net_learns_by_likelihood_only():
     assert likelihoods[-1] > likelihoods[0]
 
 
+@pytest.mark.parametrize("name", ["text", "image"])
+def test_the_variational_net_is_fitted_on_the_specific_given_the_aligned(monkeypatch, name):
+    """One batch and steps of no size: the reported likelihood is log q(zs | z) of the items that have the modality."""
+    outputs = []
+    forward = Quantizer.forward
+
+    def watched(self, items, counted):
+        outputs.append(forward(self, items, counted))
+        return outputs[-1]
+
+    monkeypatch.setattr(Quantizer, "forward", watched)
+    loop = trainer(batch_users=99, club_learning_rate=1e-12)
+    report = loop.train_epoch()
+    (output,) = outputs
+    have = output.present[name]
+    z, specific = output.z[have, CONFIG.components.index(name)], output.z_specific[name][have]
+    gaussian = [part.detach().numpy() for part in loop.model.variational[name](z)]
+    expected = ref.log_likelihood(*gaussian, specific.detach().numpy()) + 0.5 * np.log(2 * np.pi)
+    assert report[f"club/{name}_likelihood"] == pytest.approx(expected, rel=1e-4)
+    assert 0 < have.sum() < len(have)
+
+
 def test_dead_codes_are_restarted_but_not_behind_the_last_epoch():
     loop = trainer(codes=40, epochs=2)
     first, last = loop.train_epoch(), loop.train_epoch()
@@ -156,22 +179,23 @@ def test_dead_codes_are_restarted_but_not_behind_the_last_epoch():
 
 
 def test_restarted_codes_forget_their_moments(monkeypatch):
-    loop = trainer(codes=40)
-    seen = {}
-    forget = QuantizerTrainer._forget
+    """Codes that were in use, so that there is something to forget."""
+    restart = ResidualCodebook.restart
+    before = {}
 
-    def watched(self, replaced):
-        forget(self, replaced)
-        seen["replaced"] = replaced
+    def forced(self, residuals, generator):
+        before["moments"] = {n: v.clone() for n, v in loop.optimizer.state[self.codebooks].items() if n != "step"}
+        self.usage[:, :, :3] = 0
+        return restart(self, residuals, generator)
 
-    monkeypatch.setattr(QuantizerTrainer, "_forget", watched)
+    monkeypatch.setattr(ResidualCodebook, "restart", forced)
+    loop = trainer()
     loop.train_epoch()
-    moments = loop.optimizer.state[loop.model.codebook.codebooks]
-    dead = [(level, group, code) for level, group, codes in seen["replaced"] for code in codes.tolist()]
-    assert dead
-    for name in ("exp_avg", "exp_avg_sq"):
-        assert all(moments[name][place].abs().sum() == 0 for place in dead)
-        assert moments[name].abs().sum() > 0
+    after = loop.optimizer.state[loop.model.codebook.codebooks]
+    for name, value in before["moments"].items():
+        assert value[:, :, :3].abs().sum() > 0
+        assert after[name][:, :, :3].abs().sum() == 0
+        assert torch.equal(after[name][:, :, 5:], value[:, :, 5:]) and value[:, :, 5:].abs().sum() > 0
 
 
 def test_a_modality_that_nobody_has_is_survived():

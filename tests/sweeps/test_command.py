@@ -20,6 +20,7 @@ from bbqrec.methods import METHODS, run_config
 from bbqrec.store import Store
 from sweeps.ablations import VARIANTS, Ablations
 from sweeps.command import EMBEDDED, _completed, _overrides, main
+from sweeps.study import Study
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(ROOT / "sweeps" / "ablations.py")
@@ -99,6 +100,14 @@ def test_a_dry_run_makes_the_embedded_data_set_prints_the_plan_and_stops(here, c
     assert "18 cells" in printed and "32" in printed
     assert load_dataset(here / "runs" / "data" / EMBEDDED).name == EMBEDDED
     assert not Path("results").exists() and not (here / "runs" / "study").exists()
+
+
+@pytest.mark.parametrize(("given", "profile"), [([], "tiny"), (["--dataset", "{folder}"], "small")])
+def test_the_profile_follows_the_data_set(here, folder, monkeypatch, given, profile):
+    planned, plan = [], Study.plan
+    monkeypatch.setattr(Study, "plan", lambda self, store: planned.append(self) or plan(self, store))
+    assert main(Ablations, ["--dry-run", *(word.format(folder=folder) for word in given)]) == 0
+    assert planned[0].profile == profile
 
 
 def descendants(pid: int) -> list[int]:

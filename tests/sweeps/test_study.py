@@ -117,3 +117,9 @@ def test_two_data_sets_of_one_name_are_refused_and_one_given_twice_is_one(study,
     prepare_synthetic(SyntheticConfig(users=54, seed=4, **SMALL), other, "toy")
     with pytest.raises(InputError, match="different data sets named 'toy'"):
         study(datasets=(folder, other)).plan(store)
+
+
+def test_folders_are_absolute_since_workers_change_their_directory(study, store, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    plan = study(datasets=(Path(folder.name),)).plan(store)
+    assert {run.folder for run in plan.runs.values()} == set(plan.folders.values()) == {str(folder)}

@@ -2,8 +2,8 @@
 
 An item has four behaviour factors: `shared` shows in text and image, `text` and `image` show in one of them only, and
 `hidden` shows in neither, so that only co-occurrence tells it. Their combination is the item's interest. A user follows
-two threads in turn; a thread keeps its `shared` factor, and its other factors move on along fixed cycles, so the next
-item's interest follows from the history. A modality's vector is the sum of its factors' vectors and of a stronger
+two threads in turn; from item to item a thread keeps a factor or moves it on along a fixed cycle, so the next item's
+interest follows from the history. A modality's vector is the sum of its factors' vectors and of a stronger
 style that has nothing to do with behaviour. Look-alikes have the vectors of another item and unrelated behaviour.
 """
 
@@ -41,8 +41,10 @@ class SyntheticConfig:
     """Items of the longest history."""
     values: tuple[int, int, int, int] = (4, 3, 3, 2)
     """Number of values of the factors shared, text, image and hidden."""
-    follow: float = 0.9
-    """Probability that a factor moves as planted; otherwise it takes any value."""
+    moves: tuple[float, float, float, float] = (0.0, 0.2, 0.2, 0.0)
+    """Probability that a thread moves a factor on to the next value of its cycle; otherwise it keeps the value."""
+    follow: float = 0.95
+    """Probability that a factor follows this plan; otherwise it takes any value."""
     stay: float = 0.7
     """Probability that the next item belongs to the thread of the last one."""
     zipf: float = 0.8
@@ -53,9 +55,9 @@ class SyntheticConfig:
     """Width of an image vector."""
     styles: int = 16
     """Style clusters per modality."""
-    behaviour_strength: float = 1.0
+    behaviour_strength: float = 1.5
     """Length of the part of each behaviour factor that the modality shows."""
-    style_strength: float = 2.0
+    style_strength: float = 3.0
     """Length of the style's part, which has nothing to do with behaviour."""
     detail_strength: float = 1.0
     """Continuous variation within a style, in four directions per modality."""
@@ -77,8 +79,8 @@ class SyntheticConfig:
         if not 3 <= self.min_length <= self.mean_length <= self.max_length:
             found = f"min_length={self.min_length}, mean_length={self.mean_length}, max_length={self.max_length}"
             raise InputError(f"{found} are not in order", "give 3 <= min <= mean <= max")
-        for name in ("follow", "stay", "without_text", "without_image", "lookalikes"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
+        for name in ("moves", "follow", "stay", "without_text", "without_image", "lookalikes"):
+            if np.min(getattr(self, name)) < 0 or np.max(getattr(self, name)) > 1:
                 raise InputError(f"{name}={getattr(self, name)} is not a share", "give a value from 0 to 1")
         if min(self.values) < 1 or self.interests * 3 > self.items or self.max_length * 2 > self.items:
             found = f"{self.items} items with values={self.values} and max_length={self.max_length}"
@@ -101,12 +103,8 @@ class Truth:
     original: Int[np.ndarray, "I"]
     """The item whose vectors a look-alike has; -1 for all others."""
     popularity: Float[np.ndarray, "I"]
-    cycles: tuple[np.ndarray, ...]
-    """Per factor: the value that follows each value within a thread."""
-
-    def following(self, factors: Int[np.ndarray, "n 4"]) -> Int[np.ndarray, "n 4"]:
-        """The factors that come after `factors` in a thread."""
-        return np.stack([cycle[column] for cycle, column in zip(self.cycles, factors.T, strict=True)], axis=1)
+    transitions: tuple[Float[np.ndarray, "_ _"], ...]
+    """Per factor: the probability of each next value (column) within a thread, given the value (row)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +158,6 @@ def _ids(letter: str, count: int) -> np.ndarray:
 def _plant(config: SyntheticConfig, random: np.random.Generator) -> Truth:
     interests = random.permutation(np.arange(config.items) % config.interests)
     ranks = random.permutation(config.items) + 1
-    cycles = [np.arange(config.values[0])]
-    for count in config.values[1:]:
-        order = random.permutation(count)
-        cycle = np.empty(count, dtype=np.int64)
-        cycle[order] = np.roll(order, -1)
-        cycles.append(cycle)
     original = np.full(config.items, -1)
     pairs = random.permutation(config.items)[: 2 * int(config.lookalikes * config.items / 2)].reshape(2, -1)
     original[pairs[0]] = pairs[1]
@@ -175,8 +167,19 @@ def _plant(config: SyntheticConfig, random: np.random.Generator) -> Truth:
         styles=random.integers(config.styles, size=(config.items, 2)),
         original=original,
         popularity=ranks ** -float(config.zipf),
-        cycles=tuple(cycles),
+        transitions=tuple(
+            _transitions(count, move, config.follow, random)
+            for count, move in zip(config.values, config.moves, strict=True)
+        ),
     )
+
+
+def _transitions(count: int, move: float, follow: float, random: np.random.Generator) -> Float[np.ndarray, "n n"]:
+    order = random.permutation(count)
+    matrix = np.full((count, count), (1 - follow) / count)
+    matrix[order, order] += follow * (1 - move)
+    matrix[order, np.roll(order, -1)] += follow * move
+    return matrix
 
 
 def _look(config: SyntheticConfig, truth: Truth, random: np.random.Generator) -> dict[str, Features]:
@@ -223,9 +226,10 @@ def _walk(
     history = np.full((users, config.max_length), -1)
     for step in range(lengths.max()):
         active = np.where(random.random(users) < config.stay, active, 1 - active)
-        anything = random.integers(values, size=(users, 4))
-        moved = truth.following(threads[active, everyone])
-        moved = np.where(random.random((users, 4)) < config.follow, moved, anything)
+        before, moved = threads[active, everyone], np.empty((users, 4), dtype=np.int64)
+        for factor, matrix in enumerate(truth.transitions):
+            below = random.random((users, 1)) < matrix.cumsum(axis=1)[before[:, factor]]
+            moved[:, factor] = np.where(below.any(axis=1), below.argmax(axis=1), len(matrix) - 1)
         threads[active, everyone] = moved
         candidates = members[np.ravel_multi_index(moved.T, config.values)]
         used = (candidates[:, :, None] == history[:, None, :step]).any(axis=2) | (candidates < 0)

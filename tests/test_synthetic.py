@@ -81,6 +81,19 @@ def test_the_truth_is_kept_beside_the_data_set_and_not_in_its_fingerprint(tmp_pa
     assert len(set(map(tuple, made.truth.factors))) == CONFIG.interests == len(set(made.truth.interests))
 
 
+def test_threads_walk_as_planted():
+    """One thread per user, no chance: text always moves on, image may, the others stay."""
+    walk = {"stay": 1.0, "follow": 1.0, "moves": (0.0, 1.0, 0.5, 0.0), "mean_length": 5.0, "max_length": 6}
+    made = synthesize(dataclasses.replace(CONFIG, **walk))
+    ends = np.zeros(len(made.items), dtype=bool)
+    ends[made.offsets[1:] - 1] = True
+    before = made.truth.factors[made.items[:-1][~ends[:-1]]]
+    after = made.truth.factors[made.items[1:][~ends[:-1]]]
+    assert (before[:, [0, 3]] == after[:, [0, 3]]).all()
+    assert (made.truth.transitions[1][before[:, 1], after[:, 1]] == 1).all()
+    assert not (before[:, 1] == after[:, 1]).any() and 0.4 < (before[:, 2] == after[:, 2]).mean() < 0.6
+
+
 def knowing(dataset, truth, factors: tuple[int, ...]) -> np.ndarray:
     """Scores (U, I) for the test item of someone who knows the rules and these factors of every item."""
     histories = evaluation_part(dataset, "test").histories

@@ -78,6 +78,16 @@ def test_configs_are_frozen_and_json():
         *((RecommenderConfig, name, 0) for name in ("buckets", "d_model", "heads", "encoder_layers", "epochs", "beam")),
         (RecommenderConfig, "dropout", 1.0),
         (RecommenderConfig, "dropout", -0.1),
+        (QuantizerConfig, "sequence_heads", 0),
+        (QuantizerConfig, "club_hidden", 0),
+        (QuantizerConfig, "tau", 0.0),
+        (QuantizerConfig, "dropout", 1.5),
+        (QuantizerConfig, "learning_rate", -1.0),
+        (RecommenderConfig, "learning_rate", 0.0),
+        (RecommenderConfig, "patience", 0),  # would end before the first epoch, with no weights to judge
+        (RecommenderConfig, "relative_buckets", 1),
+        (RecommenderConfig, "label_smoothing", 3.0),
+        (RecommenderConfig, "validation_users", -3),
     ],
 )
 def test_impossible_values_are_refused_by_name(cls, field, value):

@@ -154,7 +154,7 @@ def test_a_recommender_needs_its_quantizer(run, tiny_dataset, tmp_path):
 def test_another_data_set_is_refused(run, tiny_dataset, straight, tmp_path):
     other = replace(tiny_dataset, fingerprint="f" * 64)
     for stage in (run_quantizer, run_recommender):
-        with pytest.raises(InputError, match="fingerprint"):
+        with pytest.raises(InputError, match="the run was planned for"):
             next(stage(run, other, Store(tmp_path / "store"), attempt="a"))
 
 

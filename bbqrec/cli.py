@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 app = SubcommandApp()
 app.command(prepare_app, name="prepare", help="Turn raw data into a data set folder and print its counts.")
-app.command(Download, name="download")
+app.command(name="download")(Download)
 
 
 @app.command(name="train")

@@ -27,14 +27,21 @@ def similarity_buckets(v: Float[Tensor, "B T W"], real: Bool[Tensor, "B T"], buc
 
 
 class SimilarityTable(nn.Module):
-    """e_sim of Eq. 17: a row per bucket, heads side by side; row K + 1 stays at one whatever is learned."""
+    """e_sim of Eq. 17: a row per bucket, heads side by side, and a neutral row K + 1 that stays at one.
+
+    What is learned is the difference from one, so that weight decay pulls towards plain attention.
+    """
 
     def __init__(self, buckets: int, heads: int, head_width: int, init: str) -> None:
         super().__init__()
-        table = torch.ones(buckets + 2, heads * head_width)
+        delta = torch.zeros(buckets + 1, heads * head_width)
         if init == "uniform":
-            table[:-1].uniform_(0.0, 0.01)  # Sec. 5.1, read literally
-        self.table = nn.Parameter(table)
+            delta.uniform_(-1.0, -0.99)  # Sec. 5.1, read literally: e_sim in U(0, 0.01)
+        self.delta = nn.Parameter(delta)
+
+    @property
+    def table(self) -> Float[Tensor, "K2 HC"]:
+        return F.pad(1 + self.delta, (0, 0, 0, 1), value=1.0)
 
     def forward(
         self,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bbqrec.schema import COMPONENTS
 
-STAGE_VERSIONS = {"quantizer": 1, "recommender": 1}
+STAGE_VERSIONS = {"quantizer": 1, "recommender": 2}
 """Raised by one whenever a change to a stage's code changes its results, so that old artefacts are not reused."""
 
 
@@ -53,7 +53,11 @@ class QuantizerConfig:
         unknown = [c for c in self.components if c not in COMPONENTS]
         if unknown or not self.components or len(set(self.components)) != len(self.components):
             raise ValueError(f"components={self.components} must be distinct names out of {COMPONENTS}")
-        _positive(self, "levels", "codes", "width", "hidden", "epochs", "batch_users", "max_history")
+        _at_least(self, 1, "levels", "codes", "width", "hidden", "epochs", "batch_users", "max_history", "club_hidden")
+        _at_least(self, 1, "sequence_layers", "sequence_heads", "kmeans_iterations")
+        _at_least(self, 0, "alpha", "beta", "gamma", "gamma_warmup_epochs", "club_steps", "id_std", "weight_decay")
+        _above_zero(self, "tau", "learning_rate", "club_learning_rate")
+        _share(self, "dropout")
         if self.contrastive and self.vector_width % self.sequence_heads:
             raise ValueError(f"sequence_heads={self.sequence_heads} must divide the width of v, {self.vector_width}")
 
@@ -114,10 +118,14 @@ class RecommenderConfig:
     """Users drawn (by the run's seed) for the per-epoch validation; 0 takes all of them."""
 
     def __post_init__(self) -> None:
-        _positive(self, "buckets", "d_model", "heads", "head_width", "d_ff", "encoder_layers", "decoder_layers")
-        _positive(self, "max_history", "epochs", "batch_size", "beam", "validation_beam")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout={self.dropout} must be in [0, 1)")
+        _at_least(self, 1, "buckets", "d_model", "heads", "head_width", "d_ff", "encoder_layers", "decoder_layers")
+        _at_least(self, 1, "max_history", "epochs", "patience", "batch_size", "beam", "validation_beam")
+        _at_least(self, 4, "relative_buckets")
+        _at_least(self, 0, "warmup_steps", "weight_decay", "validation_users")
+        _above_zero(self, "learning_rate")
+        _share(self, "dropout", "label_smoothing")
+        if self.relative_max_distance <= self.relative_buckets:
+            raise ValueError(f"relative_max_distance={self.relative_max_distance} must exceed {self.relative_buckets}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +165,22 @@ class RunConfig:
         )
 
 
-def _positive(config: Any, *names: str) -> None:
+def _at_least(config: Any, least: int, *names: str) -> None:
     for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name}={getattr(config, name)} must be at least 1")
+        if getattr(config, name) < least:
+            raise ValueError(f"{name}={getattr(config, name)} must be at least {least}")
+
+
+def _above_zero(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ValueError(f"{name}={getattr(config, name)} must be above 0")
+
+
+def _share(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0.0 <= getattr(config, name) < 1.0:
+            raise ValueError(f"{name}={getattr(config, name)} must be in [0, 1)")
 
 
 def digest(value: Any) -> str:

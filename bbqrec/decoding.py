@@ -23,8 +23,8 @@ is one empty beam, and `codes` has no rows to read.
 class DeviceTrie:
     """The arrays of a `Trie` as tensors on one device."""
 
-    codes: tuple[Int[Tensor, "n M"], ...]
-    first: tuple[Int[Tensor, "n1"], ...]
+    codes: tuple[Int[Tensor, "_ M"], ...]
+    first: tuple[Int[Tensor, "_"], ...]
     items: Int[Tensor, "I"]
     leaf: Int[Tensor, "I"]
     place: Int[Tensor, "I"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from typing import Any, Literal
@@ -16,7 +17,11 @@ def from_json(cls: type, value: dict[str, Any]) -> Any:
 
 def _required(cls: type, value: dict[str, Any]) -> dict[str, Any]:
     missing = (dataclasses.MISSING, dataclasses.MISSING)
-    return {f.name: value[f.name] for f in dataclasses.fields(cls) if (f.default, f.default_factory) == missing}
+    needed = [f.name for f in dataclasses.fields(cls) if (f.default, f.default_factory) == missing]
+    absent = [name for name in needed if name not in value]
+    if absent:
+        raise InputError(f"{cls.__name__} without {', '.join(absent)}", "give a config.json that the program wrote")
+    return {name: value[name] for name in needed}
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -72,6 +77,8 @@ def _convert(owner: str, name: str, hint: Any, value: Any) -> Any:
         return tuple(parts)
     if isinstance(hint, types.UnionType) or not isinstance(hint, type):
         raise TypeError(f"{owner}.{name}: fields of type {hint} cannot be overridden")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{owner}.{name}={value!r} is not valid", "give a finite number")
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

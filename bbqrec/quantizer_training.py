@@ -54,7 +54,7 @@ class QuantizerTrainer:
                 group["lr"] = rate
             output, terms = self._step(rows, gamma)
             require_finite(terms, self.epoch + 1, step)
-            averages.add(terms, len(rows))
+            averages.add(terms, float(len(rows)))
         usage = self.model.codebook.usage.clone()
         # No restart after the last epoch: a fresh code that nothing has been trained on would change final codes.
         if self.config.restart_dead_codes and output is not None and self.epoch + 1 < self.config.epochs:

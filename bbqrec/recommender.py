@@ -61,7 +61,7 @@ class CodeEmbedding(nn.Module):
         if width != d_model:
             codebooks = codebooks @ (torch.randn(width, d_model, generator=generator) / width**0.5)
         # An appended disambiguation level has no codebook and keeps its random start.
-        self.tables[: codebooks.shape[0]] = codebooks.to(self.tables)
+        self.tables[: codebooks.shape[0], :, : codebooks.shape[2]] = codebooks.to(self.tables)
 
 
 class Block(nn.Module):

@@ -25,14 +25,15 @@ SELECTION = "ndcg@10"
 def semantic_ids(codes: Codes, config: RecommenderConfig, dataset: Dataset) -> Int[np.ndarray, "I L M"]:
     """The IDs that the recommender generates: the quantizer's codes in the configured layout."""
     ids = flat(codes.codes) if config.layout == "flat" else codes.codes
-    return disambiguated(ids, popularity(dataset), codes.codebooks.shape[2]) if config.disambiguate else ids
+    return disambiguated(ids, popularity(dataset)) if config.disambiguate else ids
 
 
 def build_recommender(config: RecommenderConfig, codes: Codes, dataset: Dataset, seed: int) -> Recommender:
     """The untrained model; variant E starts its code embeddings from the codebooks."""
     generator = epoch_generator(seed, 0)
     ids = torch.from_numpy(semantic_ids(codes, config, dataset).astype(np.int64))
-    model = Recommender(config, ids, torch.from_numpy(codes.vectors), codes.codebooks.shape[2])
+    size = max(codes.codebooks.shape[2], int(ids.max()) + 1)  # a disambiguation level may need more numbers
+    model = Recommender(config, ids, torch.from_numpy(codes.vectors), size)
     if config.inherit_codebook:
         books = torch.from_numpy(codes.codebooks)
         model.embedding.inherit(books.flatten(0, 1)[:, None] if config.layout == "flat" else books, generator)

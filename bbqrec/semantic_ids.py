@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from bbqrec.errors import InputError
-
 
 @dataclass(frozen=True, kw_only=True)
 class Collisions:
@@ -41,21 +39,14 @@ def flat(codes: Int[np.ndarray, "I L M"]) -> Int[np.ndarray, "I LM 1"]:
     return codes.reshape(len(codes), -1, 1)
 
 
-def disambiguated(
-    codes: Int[np.ndarray, "I L M"], popularity: Int[np.ndarray, "I"], size: int
-) -> Int[np.ndarray, "I L1 M"]:
-    """TIGER's extra level: items that share an ID are numbered 0, 1, ... by popularity, then index.
-
-    Raises InputError if more than `size` items share one ID.
-    """
+def disambiguated(codes: Int[np.ndarray, "I L M"], popularity: Int[np.ndarray, "I"]) -> Int[np.ndarray, "I L1 M"]:
+    """TIGER's extra level: items that share an ID are numbered 0, 1, ... by popularity, then index."""
     _, group = np.unique(codes.reshape(len(codes), -1), axis=0, return_inverse=True)
     order = np.lexsort((np.arange(len(codes)), -popularity, group))
     grouped = group[order]
     starts = np.flatnonzero(np.diff(grouped, prepend=-1))
     number = np.empty(len(codes), dtype=codes.dtype)
     number[order] = np.arange(len(codes)) - np.repeat(starts, np.diff(np.append(starts, len(codes))))
-    if len(number) and number.max() >= size:
-        raise InputError(f"{number.max() + 1} items share one semantic ID", f"raise quantizer.codes above {size}")
     return np.concatenate((codes, np.repeat(number[:, None, None], codes.shape[2], axis=2)), axis=1)
 
 
@@ -68,8 +59,8 @@ class Trie:
     most popular first. `leaf[i]` is item i's node at the last depth, `place[i]` its position there, from 0.
     """
 
-    codes: tuple[Int[np.ndarray, "n M"], ...]
-    first: tuple[Int[np.ndarray, "n1"], ...]
+    codes: tuple[Int[np.ndarray, "_ M"], ...]
+    first: tuple[Int[np.ndarray, "_"], ...]
     items: Int[np.ndarray, "I"]
     leaf: Int[np.ndarray, "I"]
     place: Int[np.ndarray, "I"]

@@ -19,8 +19,7 @@ def similarity_mix(
 ) -> Float[Tensor, "B H TL C"]:
     """out_ik = sum_jl alpha_ij^kl (e_ij^sim * W_V e_j^l) with e_ij^sim = table[index_ij], split into heads.
 
-    `causal` promises that alpha is zero wherever the key's item comes after the query's, and skips those pairs. The
-    last row of the table is the neutral one: it gets no gradient.
+    `causal` promises that alpha is zero wherever the key's item comes after the query's, and skips those pairs.
     """
     return _SimilarityMix.apply(alpha, v, table, index, causal)
 
@@ -63,7 +62,6 @@ class _SimilarityMix(torch.autograd.Function):
             grad_table.index_add_(
                 0, index[:, i, :keys].flatten(), grad_factors.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
             )
-        grad_table[-1] = 0
         return grad_alpha, grad_v, grad_table, None, None
 
 

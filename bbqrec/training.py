@@ -6,13 +6,14 @@ state.
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
+@runtime_checkable
 class Trainer(Protocol):
     """What a stage needs of a loop: train the next epoch, stop, save and go on."""
 
@@ -49,16 +50,16 @@ def require_finite(terms: Mapping[str, Tensor], epoch: int, step: int) -> None:
 
 
 class Averages:
-    """Means over the batches of an epoch."""
+    """Means over the batches of an epoch; of a term that some batches lack, over those that have it."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
-        self.weight = 0.0
+        self.weights: dict[str, float] = {}
 
     def add(self, values: Mapping[str, Tensor], weight: float) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value) * weight
-        self.weight += weight
+            self.weights[name] = self.weights.get(name, 0.0) + weight
 
     def means(self) -> dict[str, float]:
-        return {name: value / max(self.weight, 1.0) for name, value in self.sums.items()}
+        return {name: value / self.weights[name] for name, value in self.sums.items()}

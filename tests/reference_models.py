@@ -60,7 +60,8 @@ def encoder(w, config, codes, vectors, history):
         name, e_sim = f"encoder.{n}", None
         if config.similarity:
             index = ref.similarity_buckets([vectors[i] for i in history], [True] * len(history), config.buckets)
-            e_sim = w[f"{name}.similarity.table"][index]
+            learned = w[f"{name}.similarity.delta"]
+            e_sim = np.vstack([1 + learned, np.ones_like(learned[:1])])[index]
         normed = rms_norm(x, w[f"{name}.norm_self.weight"])
         own = _attention_weights(w, f"{name}.self_attention")
         x = x + ref.attention(normed, normed, own, config.heads, scale, bias, visible, e_sim, levels)

@@ -82,7 +82,7 @@ def test_attention_equals_the_loops(scale, with_similarity, packed):
     bias_table = RelativeBias(H, True, 8, 12).double()
     table = SimilarityTable(K, H, C, "ones").double()
     with torch.no_grad():
-        table.table.copy_(randoms(K + 2, H * C, seed=3))
+        table.delta.copy_(randoms(K + 1, H * C, seed=3))
         bias_table.table.weight.mul_(40)
         layer.q.weight.mul_(3)
     x, v = randoms(B, T * L, E), randoms(B, T, 6, seed=4)

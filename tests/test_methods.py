@@ -80,7 +80,7 @@ def test_the_parts_that_a_variant_lacks(trained):
         )
         assert has(method, "quantizer", "modalities.text") == (method != "bbqrec/no-text")
         assert has(method, "quantizer", "modalities.image") == (method != "bbqrec/no-image" and not tiger)
-        assert has(method, "recommender", "similarity.table") == (method != "bbqrec/s" and not tiger)
+        assert has(method, "recommender", "similarity.delta") == (method != "bbqrec/s" and not tiger)
     full = trained["bbqrec"]["losses"]
     assert min(abs(full[f"loss/{name}"]) for name in ("recon", "rq", "rec", "mim")) > 0
     assert trained["bbqrec/no-mim"]["losses"]["loss/mim"] == 0 == trained["bbqrec/no-rec"]["losses"]["loss/rec"]

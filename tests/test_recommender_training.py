@@ -158,7 +158,7 @@ def test_variant_s_has_no_similarity_table_and_e_starts_from_the_codebook():
     full, s, e = (build_recommender(c, codes(), held_out_dataset(), 3) for c in (
         CONFIG, replace(CONFIG, similarity=False), replace(CONFIG, inherit_codebook=True, d_model=D)
     ))  # fmt: skip
-    assert [n for n, _ in full.named_parameters() if "similarity" in n] == ["encoder.0.similarity.table"]
+    assert [n for n, _ in full.named_parameters() if "similarity" in n] == ["encoder.0.similarity.delta"]
     assert not [n for n, _ in s.named_parameters() if "similarity" in n] and s.item_vectors.numel() == 0
     np.testing.assert_array_equal(e.embedding.tables.detach().numpy(), codes().codebooks)
     assert e.embedding.tables.requires_grad and [n for n, _ in e.named_parameters() if "similarity" in n]

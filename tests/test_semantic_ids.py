@@ -3,12 +3,10 @@
 from collections import defaultdict
 
 import numpy as np
-import pytest
 import reference as ref
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bbqrec.errors import InputError
 from bbqrec.semantic_ids import Trie, build_trie, collisions, disambiguated, flat
 
 
@@ -44,7 +42,7 @@ def test_flat_goes_level_by_level():
 @given(catalogues())
 def test_disambiguated_numbers_each_group_by_popularity_then_index(catalogue):
     codes, popularity = catalogue
-    found = disambiguated(codes, popularity, 99)
+    found = disambiguated(codes, popularity)
     np.testing.assert_array_equal(found[:, :-1], codes)
     groups = defaultdict(list)
     for item in range(len(codes)):
@@ -55,11 +53,9 @@ def test_disambiguated_numbers_each_group_by_popularity_then_index(catalogue):
     assert collisions(found).excess == 0
 
 
-def test_disambiguation_refuses_more_items_than_codes():
+def test_disambiguation_numbers_as_many_items_as_share_an_id():
     codes = np.zeros((4, 2, 1), dtype=int)
-    assert disambiguated(codes, np.arange(4), 4)[:, -1, 0].tolist() == [3, 2, 1, 0]
-    with pytest.raises(InputError, match="4 items share one semantic ID"):
-        disambiguated(codes, np.arange(4), 3)
+    assert disambiguated(codes, np.arange(4))[:, -1, 0].tolist() == [3, 2, 1, 0]
 
 
 def spelt(trie: Trie) -> dict[tuple, list[int]]:

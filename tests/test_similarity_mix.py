@@ -44,7 +44,6 @@ def loops(alpha, v, table):
                         by_alpha[b, h, i, j] += w * e * value
                         by_v[b, h, j, c] += w * e * a
                         by_table[row, h * C + c] += w * a * value
-    by_table[-1] = 0  # the neutral row does not learn
     return out, by_alpha, by_v, by_table
 
 

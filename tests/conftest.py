@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from bbqrec.data import load_dataset
 from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
 from bbqrec.schema import Dataset
 from bbqrec.store import Store
+
+
+def pytest_configure() -> None:
+    """One thread here and in what the tests start: with small tensors threads only wait for each other."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture

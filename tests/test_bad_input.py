@@ -73,7 +73,7 @@ CASES = [
     Case(
         "ragged csv",
         write("clicks.csv", b"user_id,item_id,timestamp\na,b,1\na,b,1,2,3\n"),
-        ("clicks.csv", "Row #3", "write the file again"),
+        ("clicks.csv", "Expected 3 columns, got 5", "write the file again"),
     ),
     Case("binary csv", write("clicks.csv", bytes(range(128, 256))), ("cannot read", "clicks.csv")),
     Case("truncated parquet", cut_parquet, ("cannot read", "clicks.parquet"), "--interactions {}/clicks.parquet"),

@@ -1,6 +1,5 @@
 """Rows from a store and from exports; what is missing is a row, what cannot be right is an InputError."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -205,10 +204,3 @@ def test_a_cut_parquet(tmp_path, make_rows):
 def test_another_format_of_export(tmp_path, make_rows):
     with pytest.raises(InputError, match=r"rows\.xlsx.*\.csv or \.parquet"):
         export_rows(make_rows(), tmp_path / "rows.xlsx")
-
-
-def test_what_stage_2_writes_is_json():
-    """The fixtures stand for real files: keep them loadable."""
-    from conftest import row_of
-
-    assert json.loads(json.dumps(row_of("toys", "bbqrec", 0)))["scores"]["test"]

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_data import SMALL
 
 from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
-from bbqrec.methods import METHODS
+from sweeps.ablations import VARIANTS
 from sweeps.study import Study
-
-VARIANTS = tuple(method for method in METHODS if method.startswith("bbqrec"))
-SMALL = {"values": (2, 2, 2, 2), "items": 97, "mean_length": 6.0, "max_length": 9, "text_width": 10, "image_width": 14}
 
 
 @pytest.fixture(scope="session")

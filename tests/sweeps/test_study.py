@@ -6,8 +6,8 @@ from pathlib import Path
 
 import fake_stages
 import pytest
-from conftest import SMALL, VARIANTS
 from rich.console import Console
+from small_data import SMALL
 
 from bbqrec.data import load_dataset
 from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic

@@ -12,6 +12,7 @@ from small_data import SMALL
 from bbqrec.data import load_dataset
 from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
 from bbqrec.errors import InputError
+from sweeps.ablations import VARIANTS
 
 
 def compute(store, run):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bbqrec.schema import COMPONENTS
 
-STAGE_VERSIONS = {"quantizer": 1, "recommender": 2}
+STAGE_VERSIONS = {"quantizer": 2, "recommender": 3}
 """Raised by one whenever a change to a stage's code changes its results, so that old artefacts are not reused."""
 
 
@@ -42,6 +42,9 @@ class QuantizerConfig:
     sequence_heads: int = 4
     dropout: float = 0.1
     max_history: int = 20
+    unquantized_share: float = 0.5
+    """Share of the epochs, rounded down, that train the latents before there are codes (q = z, no L_RQ); k-means then
+    starts the codebook from latents that behaviour has shaped. At 0 it starts from random IDs."""
     kmeans_iterations: int = 10
     restart_dead_codes: bool = True
     epochs: int = 40
@@ -57,7 +60,7 @@ class QuantizerConfig:
         _at_least(self, 1, "sequence_layers", "sequence_heads", "kmeans_iterations")
         _at_least(self, 0, "alpha", "beta", "gamma", "gamma_warmup_epochs", "club_steps", "id_std", "weight_decay")
         _above_zero(self, "tau", "learning_rate", "club_learning_rate")
-        _share(self, "dropout")
+        _share(self, "dropout", "unquantized_share")
         if self.contrastive and self.vector_width % self.sequence_heads:
             raise ValueError(f"sequence_heads={self.sequence_heads} must divide the width of v, {self.vector_width}")
 
@@ -65,6 +68,11 @@ class QuantizerConfig:
     def vector_width(self) -> int:
         """Width of v_i (Eq. 10)."""
         return self.width * len(self.components)
+
+    @property
+    def unquantized_epochs(self) -> int:
+        """Epochs before the codebook starts."""
+        return int(self.epochs * self.unquantized_share)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -86,7 +94,8 @@ class RecommenderConfig:
     """Start the code embeddings from the codebook vectors (variant E)."""
     history: Literal["prefix", "packed"] = "prefix"
     """`prefix`: each training prefix is an example of its own, encoded bidirectionally. `packed`: a user's history is
-    encoded once with an item-causal encoder and every position is a target of the same pass."""
+    encoded once with an item-causal encoder and every position is a target of the same pass; as its states cannot know
+    how far back they will lie, cross-attention gets a relative position bias over items."""
     buckets: int = 100
     similarity_init: Literal["ones", "uniform"] = "ones"
     fusion: Literal["concat", "sum"] = "concat"

@@ -21,7 +21,7 @@ class CachedScores:
         self.model = model
         memory = model.encode(history)  # (B, T L, E)
         lengths = (history != PAD).sum(1, keepdim=True)  # (B, 1)
-        self.cross_bias = model.cross_bias(lengths, history.shape[1])  # (B, 1, 1, T L)
+        self.cross_bias = model.cross_bias(lengths, history.shape[1])  # (B, #H, 1, T L)
         self.cross = [block.cross_attention.keys_values(memory) for block in model.decoder]
         self.own: list[tuple[Tensor, Tensor]] = []
 

@@ -52,6 +52,7 @@ METHODS: dict[str, Method] = {
         components=("text",),
         disentangle=False,
         contrastive=False,
+        unquantized_share=0.0,
     ),
 }
 

@@ -81,10 +81,10 @@ class Modality(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizerOutput:
-    """What one batch leaves: the terms of Eq. 13, the codes, and what q_theta is fitted on."""
+    """What one batch leaves: the terms of Eq. 13, the codes if there are any yet, and what q_theta is fitted on."""
 
     losses: QuantizerLosses
-    quantized: Quantized
+    quantized: Quantized | None
     z: Float[Tensor, "R M D"]
     z_specific: Mapping[str, Float[Tensor, "R D"]]
     present: Mapping[str, Bool[Tensor, "R"]]
@@ -126,20 +126,27 @@ class Quantizer(nn.Module):
         ]
         return normalised(torch.stack(parts, dim=1))
 
-    def forward(self, windows: Int[Tensor, "B T1"], counted: Bool[Tensor, "B T"]) -> QuantizerOutput:
-        """A batch of training windows; `counted` marks the positions whose next item is predicted."""
+    def forward(
+        self, windows: Int[Tensor, "B T1"], counted: Bool[Tensor, "B T"], quantize: bool = True
+    ) -> QuantizerOutput:
+        """A batch of training windows; `counted` marks the positions whose next item is predicted.
+
+        Without `quantize` the latents stand in for q, and L_RQ is 0.
+        """
         items, place = torch.unique(windows, return_inverse=True)  # distinct items of the batch: N_B of Eq. 3
         if items[0] == PAD:
             items, place = items[1:], place - 1  # place is -1 where the window is padded
         z = self.encode(items)  # (R, M, D)
-        quantized = self.codebook(z)
-        q = straight_through(z, quantized.q)  # (R, M, D)
+        quantized = self.codebook(z) if quantize else None
+        q = z if quantized is None else straight_through(z, quantized.q)  # (R, M, D)
         encoded = {m: part.encode_specific(items) for m, part in self.modalities.items()}
         specific = {m: z_specific for m, z_specific in encoded.items() if z_specific is not None}
         present = {m: part.present[items] for m, part in self.modalities.items()}
         losses = QuantizerLosses(
             recon=self.reconstruct(items, q, specific),
-            rq=residual_quantization(
+            rq=z.new_zeros(())
+            if quantized is None
+            else residual_quantization(
                 quantized.residuals, quantized.codewords, self.config.alpha, self.config.reduction
             ),
             rec=self.predict(q.flatten(1), place, counted),

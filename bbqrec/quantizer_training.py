@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bbqrec.checkpoint import pack, unpack
-from bbqrec.codebook import perplexity
+from bbqrec.codebook import Quantized, perplexity
 from bbqrec.config import QuantizerConfig
 from bbqrec.data import batches, training_windows
 from bbqrec.losses import total
@@ -41,34 +41,37 @@ class QuantizerTrainer:
         started = time.perf_counter()
         generator = epoch_generator(self.seed, self.epoch + 1)
         self.model.train()
-        if self.epoch == 0:
+        quantize = self.epoch >= self.config.unquantized_epochs
+        if self.epoch == self.config.unquantized_epochs:
             self._initialise(generator)
         cut = batches(self.lengths, self.config.batch_users, generator)
         gamma = self.config.gamma * min((self.epoch + 1) / max(self.config.gamma_warmup_epochs, 1), 1.0)
-        averages, restarted = Averages(), 0
-        output = None
+        averages = Averages()
+        last: Quantized | None = None
         for step, rows in enumerate(cut):
             done = (self.epoch * len(cut) + step, len(cut), self.config.epochs * len(cut))
             rate = learning_rate(self.config.learning_rate, *done, "cosine")
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            output, terms = self._step(rows, gamma)
+            output, terms = self._step(rows, gamma, quantize)
             require_finite(terms, self.epoch + 1, step)
             averages.add(terms, float(len(rows)))
-        usage = self.model.codebook.usage.clone()
-        # No restart after the last epoch: a fresh code that nothing has been trained on would change final codes.
-        if self.config.restart_dead_codes and output is not None and self.epoch + 1 < self.config.epochs:
-            replaced = self.model.codebook.restart(output.quantized.residuals.detach(), generator)
-            restarted = sum(len(codes) for _, _, codes in replaced)
-            self._forget(replaced)
-        else:
-            self.model.codebook.usage.zero_()
+            last = output.quantized
+        health = {} if last is None else self._health() | {"restarted_codes": float(self._restart(last, generator))}
         self.epoch += 1
-        return (
-            averages.means()
-            | self._health(usage)
-            | {"restarted_codes": float(restarted), "gamma": gamma, "seconds": time.perf_counter() - started}
-        )
+        return averages.means() | health | {"gamma": gamma, "seconds": time.perf_counter() - started}
+
+    def _restart(self, last: Quantized, generator: torch.Generator) -> int:
+        """Codes that the epoch did not use start again from residuals of its last batch; the usage is forgotten.
+
+        Not after the last epoch: a fresh code that nothing has been trained on would change the final codes.
+        """
+        if not self.config.restart_dead_codes or self.epoch + 1 >= self.config.epochs:
+            self.model.codebook.usage.zero_()
+            return 0
+        replaced = self.model.codebook.restart(last.residuals.detach(), generator)
+        self._forget(replaced)
+        return sum(len(codes) for _, _, codes in replaced)
 
     def _initialise(self, generator: torch.Generator) -> None:
         """k-means of the latents of at most 16,384 items that occur in training."""
@@ -78,11 +81,11 @@ class QuantizerTrainer:
             z = self.model.encode(torch.from_numpy(seen[pick]).to(self.device))
         self.model.codebook.initialise(z, self.config.kmeans_iterations, generator)
 
-    def _step(self, rows: np.ndarray, gamma: float) -> tuple[QuantizerOutput, dict[str, Tensor]]:
+    def _step(self, rows: np.ndarray, gamma: float, quantize: bool) -> tuple[QuantizerOutput, dict[str, Tensor]]:
         longest = int(self.lengths[rows].max())
         windows = torch.from_numpy(self.windows.items[rows, :longest]).to(self.device)
         counted = torch.from_numpy(self.windows.counted[rows, : longest - 1]).to(self.device)
-        output = self.model(windows, counted)
+        output = self.model(windows, counted, quantize)
         loss = total(output.losses, self.config.beta, gamma)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -120,8 +123,9 @@ class QuantizerTrainer:
                 if name in state:
                     state[name][level, group, codes] = 0.0
 
-    def _health(self, usage: Tensor) -> dict[str, float]:
+    def _health(self) -> dict[str, float]:
         """Codes in use and perplexity per level and component, and the collisions of the whole catalogue."""
+        usage = self.model.codebook.usage
         spread, used = perplexity(usage), (usage > 0).sum(-1)
         health = {}
         for level in range(self.config.levels):

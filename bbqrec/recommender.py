@@ -132,6 +132,7 @@ class Recommender(nn.Module):
         relative = (config.relative_buckets, config.relative_max_distance)
         self.encoder_bias = RelativeBias(config.heads, True, *relative)
         self.decoder_bias = RelativeBias(config.heads, False, *relative)
+        self.cross_relative = RelativeBias(config.heads, False, *relative) if config.history == "packed" else None
         self.encoder = nn.ModuleList(Block(config, False, config.similarity) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(Block(config, True, False) for _ in range(config.decoder_layers))
         self.norm_encoder = nn.RMSNorm(config.d_model, eps=1e-6)
@@ -159,10 +160,14 @@ class Recommender(nn.Module):
             x = block.encode(x, bias, buckets, causal)
         return self.dropout(self.norm_encoder(x))
 
-    def cross_bias(self, visible: Int[Tensor, "B S"], items: int) -> Float[Tensor, "B 1 S TL"]:
-        """A target sees the positions of the first `visible` items."""
-        seen = torch.arange(items, device=visible.device) < visible[:, :, None]  # (B, S, T)
-        return mask_bias(seen).repeat_interleave(self.levels, 2)[:, None]
+    def cross_bias(self, visible: Int[Tensor, "B S"], items: int) -> Float[Tensor, "B #H S TL"]:
+        """A target sees the positions of the first `visible` items; in packed form it knows how far back each is."""
+        places = torch.arange(items, device=visible.device)
+        bias = mask_bias(places < visible[:, :, None])[:, None]  # (B, 1, S, T)
+        if self.cross_relative is not None:
+            counts = torch.arange(items + 1, device=visible.device)
+            bias = bias + self.cross_relative(counts, places + 1)[0][:, visible].transpose(0, 1)  # (B, H, S, T)
+        return bias.repeat_interleave(self.levels, 3)
 
     def forward(self, batch: Batch) -> Float[Tensor, "P L M N"]:
         """Logits of the codes of the counted targets, teacher-forced, in the order of `batch.visible > 0`."""

@@ -76,7 +76,13 @@ def next_scores(w, config, codes, memory, prefix):
     scale = 1.0 if config.attention_scale == "t5" else 1 / math.sqrt(config.head_width)
     bias = _position_bias(w["decoder_bias.table.weight"], level + 1, level + 1, False, config)
     causal = [[j <= i for j in range(level + 1)] for i in range(level + 1)]
-    none = np.zeros((config.heads, level + 1, len(memory)))
+    far = np.zeros((config.heads, level + 1, len(memory)))
+    if config.history == "packed":  # all positions of an item stand equally far back
+        items = len(memory) // codes.shape[1]
+        for key in range(len(memory)):
+            back = items - 1 - key // codes.shape[1]
+            bucket = ref.relative_bucket(-back, False, config.relative_buckets, config.relative_max_distance)
+            far[:, :, key] = w["cross_relative.table.weight"][bucket][:, None]
     for n in range(config.decoder_layers):
         name = f"decoder.{n}"
         normed = rms_norm(x, w[f"{name}.norm_self.weight"])
@@ -84,7 +90,7 @@ def next_scores(w, config, codes, memory, prefix):
         x = x + ref.attention(normed, normed, own, config.heads, scale, bias, causal)
         cross = _attention_weights(w, f"{name}.cross_attention")
         query = rms_norm(x, w[f"{name}.norm_cross.weight"])
-        x = x + ref.attention(query, memory, cross, config.heads, scale, none, np.ones(none.shape[1:]))
+        x = x + ref.attention(query, memory, cross, config.heads, scale, far, np.ones(far.shape[1:]))
         x = _feed(x, w, name)
     last = rms_norm(x, w["norm_decoder.weight"])[-1]
     logits = (last @ w["heads"][level]).reshape(components, -1)

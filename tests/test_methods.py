@@ -16,6 +16,7 @@ from bbqrec.schema import Codes, Dataset, Features
 SMALL = {
     "quantizer.codes": 16, "quantizer.width": 8, "quantizer.hidden": 10, "quantizer.club_hidden": 6,
     "quantizer.sequence_heads": 2, "quantizer.batch_users": 30, "quantizer.gamma_warmup_epochs": 0,
+    "quantizer.unquantized_share": 0,
     "recommender.d_model": 12, "recommender.heads": 2, "recommender.head_width": 4, "recommender.d_ff": 8,
     "recommender.encoder_layers": 1, "recommender.batch_size": 20, "recommender.learning_rate": 0.03,
     "recommender.warmup_steps": 1, "recommender.validation_users": 5,
@@ -128,7 +129,7 @@ def test_variants_differ_from_the_full_model_as_the_paper_says():
         "bbqrec/e": {"inherit_codebook": True},
         "tiger": {
             "components": ("text",), "disentangle": False, "contrastive": False, "similarity": False,
-            "disambiguate": True,
+            "disambiguate": True, "unquantized_share": 0.0,
         },
     }  # fmt: skip
     assert set(METHODS) >= {"bbqrec", *expected}

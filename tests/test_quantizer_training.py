@@ -17,6 +17,7 @@ from bbqrec.schema import PAD, Dataset, Features
 CONFIG = QuantizerConfig(
     levels=2, codes=7, width=8, hidden=9, club_hidden=6, sequence_layers=1, sequence_heads=2, dropout=0.3,
     max_history=6, kmeans_iterations=3, epochs=5, batch_users=4, learning_rate=0.01, gamma_warmup_epochs=3,
+    unquantized_share=0.0,
 )  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -30,9 +31,9 @@ def test_held_out_items_never_enter_training(monkeypatch):
     windows, encoded = [], []
     forward, encode = Quantizer.forward, Quantizer.encode
 
-    def watched_forward(self, items, counted):
+    def watched_forward(self, items, counted, quantize):
         windows.append(items)
-        return forward(self, items, counted)
+        return forward(self, items, counted, quantize)
 
     def watched_encode(self, items):
         if self.training:
@@ -57,10 +58,10 @@ def test_an_epoch_predicts_every_training_target_once(monkeypatch):
     counts = []
     forward = Quantizer.forward
 
-    def watched(self, items, counted):
+    def watched(self, items, counted, quantize):
         assert (items[:, 1:][counted] != PAD).all()
         counts.append(int(counted.sum()))
-        return forward(self, items, counted)
+        return forward(self, items, counted, quantize)
 
     monkeypatch.setattr(Quantizer, "forward", watched)
     trainer().train_epoch()
@@ -76,7 +77,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-@pytest.mark.parametrize("changes", [{}, {"disentangle": False, "shared": False}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"disentangle": False, "shared": False}, {"unquantized_share": 0.5}], ids=str)
 def test_stop_and_resume_equals_a_straight_run_bit_for_bit(stop, changes):
     straight, first, second = trainer(**changes), trainer(**changes), trainer(seed=3, **changes)
     reports = [straight.train_epoch() for _ in range(CONFIG.epochs)]
@@ -126,6 +127,34 @@ def test_losses_fall_and_the_report_is_whole():
             assert 1 <= value <= last[name.replace("perplexity", "used")] + 1e-4 <= 7 + 1e-4
 
 
+def test_codes_start_behind_the_unquantized_epochs(monkeypatch):
+    """Before: q is z, L_RQ is 0, the codebook rests. Then k-means of latents that training has moved."""
+    started = []
+    initialise = ResidualCodebook.initialise
+
+    def watched(self, z, iterations, generator):
+        started.append((loop.epoch, z))
+        initialise(self, z, iterations, generator)
+
+    monkeypatch.setattr(ResidualCodebook, "initialise", watched)
+    loop = trainer(epochs=5, unquantized_share=0.5)
+    assert loop.config.unquantized_epochs == 2
+    at_first, reports = states(loop), [loop.train_epoch() for _ in range(2)]
+    assert torch.equal(at_first["codebook.codebooks"], states(loop)["codebook.codebooks"])
+    assert not torch.equal(at_first["id_embedding.weight"], states(loop)["id_embedding.weight"])
+    reports += [loop.train_epoch() for _ in range(3)]
+    ((epoch, z),) = started
+    assert epoch == 2 and z.shape[1] == len(CONFIG.components)
+    assert [report["loss/rq"] > 0 for report in reports] == [False, False, True, True, True]
+    assert [any(name.startswith("codes/") for name in report) for report in reports] == [False, False, True, True, True]
+    assert loop.model.codebook.codebooks.grad is not None
+
+
+@pytest.mark.parametrize(("epochs", "share", "expected"), [(1, 0.5, 0), (2, 0.5, 1), (15, 0.5, 7), (10, 0.0, 0)])
+def test_at_least_the_last_epoch_is_quantized(epochs, share, expected):
+    assert QuantizerConfig(epochs=epochs, unquantized_share=share).unquantized_epochs == expected < epochs
+
+
 def test_gamma_ramps_up():
     loop = trainer(gamma=0.6)
     assert [loop.train_epoch()["gamma"] for _ in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.6])
@@ -154,8 +183,8 @@ def test_the_variational_net_is_fitted_on_the_specific_given_the_aligned(monkeyp
     outputs = []
     forward = Quantizer.forward
 
-    def watched(self, items, counted):
-        outputs.append(forward(self, items, counted))
+    def watched(self, items, counted, quantize):
+        outputs.append(forward(self, items, counted, quantize))
         return outputs[-1]
 
     monkeypatch.setattr(Quantizer, "forward", watched)

@@ -102,9 +102,26 @@ def test_a_packed_prefix_does_not_depend_on_later_items(history):
         assert (first - second).abs().amax((1, 2, 3)).min() > 1e-3
 
 
+def test_only_the_packed_form_knows_how_far_back_an_item_lies():
+    """Swapping the bias of the last item with that of the one before changes a packed prediction."""
+    model = recommender(history="packed")
+    batch = Batch(history=HISTORY[:1], target=TARGETS[:1], visible=lengths(HISTORY[:1]))
+    before = model(batch).detach()
+    with torch.no_grad():
+        model.cross_relative.table.weight[:2] = model.cross_relative.table.weight[[1, 0]].clone()
+    assert (model(batch) - before).abs().max() > 1e-6
+    assert recommender(history="prefix").cross_relative is None
+
+
+def take_over(prefix, packed):
+    """The packed model's weights, all but those that a prefix model has no use for."""
+    missing, unused = prefix.load_state_dict(packed.state_dict(), strict=False)
+    assert (missing, unused) == ([], ["cross_relative.table.weight"])
+
+
 def test_packed_and_prefix_agree_on_one_item_and_differ_beyond():
     packed, prefix = recommender(history="packed"), recommender(history="prefix")
-    prefix.load_state_dict(packed.state_dict())
+    take_over(prefix, packed)
     for size in (1, 2, 4):
         history = HISTORY[:1, :size]
         batch = Batch(history=history, target=TARGETS[:1], visible=lengths(history))
@@ -114,7 +131,7 @@ def test_packed_and_prefix_agree_on_one_item_and_differ_beyond():
 
 def test_packed_and_prefix_agree_on_the_last_item_s_first_layer():
     packed, prefix = recommender(history="packed", encoder_layers=1), recommender(encoder_layers=1)
-    prefix.load_state_dict(packed.state_dict())
+    take_over(prefix, packed)
     one, other = packed.encode(HISTORY[:1]), prefix.encode(HISTORY[:1])
     torch.testing.assert_close(one[:, -L:], other[:, -L:], atol=1e-12, rtol=0)
     assert (one[:, :-L] - other[:, :-L]).abs().max() > 1e-3

@@ -109,14 +109,22 @@ def relative_position_buckets(
 
 
 class RelativeBias(nn.Module):
-    """One learned number per head and distance bucket, added to the logits of every layer of a stack."""
+    """One learned number per head and distance bucket, added to the logits of every layer of a stack.
 
-    def __init__(self, heads: int, bidirectional: bool, buckets: int, max_distance: int) -> None:
+    With `recency` the heads start out preferring near keys, the first not at all, the last by `recency` a bucket
+    (ALiBi's idea, Press et al., ICLR 2022): learned from zero, such slopes take most of a short training.
+    """
+
+    def __init__(self, heads: int, bidirectional: bool, buckets: int, max_distance: int, recency: float = 0.0) -> None:
         super().__init__()
         self.bidirectional = bidirectional
         self.max_distance = max_distance
         self.table = nn.Embedding(buckets, heads)
         nn.init.normal_(self.table.weight, std=0.02)
+        before = buckets // 2 if bidirectional else buckets  # buckets of keys that stand before the query
+        slopes = recency * torch.arange(heads) / max(heads - 1, 1)
+        with torch.no_grad():
+            self.table.weight[:before] -= torch.arange(before)[:, None] * slopes
 
     def forward(self, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"]) -> Float[Tensor, "1 H Q K"]:
         index = relative_position_buckets(

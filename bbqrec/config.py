@@ -95,7 +95,12 @@ class RecommenderConfig:
     history: Literal["prefix", "packed"] = "prefix"
     """`prefix`: each training prefix is an example of its own, encoded bidirectionally. `packed`: a user's history is
     encoded once with an item-causal encoder and every position is a target of the same pass; as its states cannot know
-    how far back they will lie, cross-attention gets a relative position bias over items."""
+    how far back they will lie, cross-attention gets a relative position bias over items, and heads start out
+    preferring recent items to different degrees."""
+    objective: Literal["codes", "children"] = "codes"
+    """`codes`: mean cross-entropy over (level, component); the score of a child is the sum of its codes'
+    log-probabilities. `children`: at every level the softmax runs over the children that exist, so scores are
+    log-probabilities of the catalogue's IDs and nothing is spent on codes that the prefix already decides."""
     buckets: int = 100
     similarity_init: Literal["ones", "uniform"] = "ones"
     fusion: Literal["concat", "sum"] = "concat"
@@ -133,6 +138,8 @@ class RecommenderConfig:
         _at_least(self, 0, "warmup_steps", "weight_decay", "validation_users")
         _above_zero(self, "learning_rate")
         _share(self, "dropout", "label_smoothing")
+        if self.objective == "children" and self.label_smoothing:
+            raise ValueError(f"label_smoothing={self.label_smoothing} needs objective codes")
         if self.relative_max_distance <= self.relative_buckets:
             raise ValueError(f"relative_max_distance={self.relative_max_distance} must exceed {self.relative_buckets}")
 

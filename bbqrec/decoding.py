@@ -1,5 +1,6 @@
 """Trie-constrained beam search over a next-scores function, and the rank of an item in its result."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,16 +52,21 @@ class Beams:
     scores: Float[Tensor, "B W"]
 
 
-def beam_search(next_scores: NextScores, trie: DeviceTrie, batch: int, beam: int) -> Beams:
+def beam_search(
+    next_scores: NextScores, trie: DeviceTrie, batch: int, beam: int, among_children: bool = False
+) -> Beams:
     """The best `beam` IDs of each of `batch` users. Every one of them exists; none occurs twice.
 
-    The score of a child is its parent's plus the sum of its codes' log-probabilities (one code per component).
+    The score of a child is its parent's plus the sum of its codes' log-probabilities (one code per component);
+    `among_children` normalises that sum over the children that exist (objective `children`).
     Only existing children are scored. With `beam` at least the number of IDs this is exhaustive.
     """
     device = trie.items.device
     start = torch.zeros(batch, 1, dtype=torch.long, device=device)
     log_probs = next_scores(0, start, trie.codes[0][start])  # (B, 1, M, N)
     scores = _gather_sum(log_probs[:, 0], trie.codes[0])  # (B, n)
+    if among_children:
+        scores = torch.log_softmax(scores, dim=1)
     scores, nodes = scores.topk(min(beam, scores.shape[1]), dim=1)
     parents = start.expand_as(nodes)
     for level in range(1, len(trie.codes)):
@@ -68,7 +74,10 @@ def beam_search(next_scores: NextScores, trie: DeviceTrie, batch: int, beam: int
         children, origin, valid = _children(trie.first[level - 1], nodes, scores)  # each (B, C)
         codes = trie.codes[level][children]  # (B, C, M)
         rows = torch.arange(batch, device=device)[:, None]
-        gained = sum(log_probs[rows, origin, m, codes[:, :, m]] for m in range(codes.shape[2]))
+        parts = (log_probs[rows, origin, m, codes[:, :, m]] for m in range(codes.shape[2]))
+        gained = functools.reduce(torch.add, parts)
+        if among_children:
+            gained = _among_siblings(gained.masked_fill(~valid, -torch.inf), origin, nodes.shape[1])
         total = (scores.gather(1, origin) + gained).masked_fill(~valid, -torch.inf)
         scores, best = total.topk(min(beam, total.shape[1]), dim=1)
         nodes, parents = children.gather(1, best), origin.gather(1, best)
@@ -80,6 +89,13 @@ def _gather_sum(log_probs: Float[Tensor, "B M N"], codes: Int[Tensor, "n M"]) ->
         (log_probs[:, m].index_select(1, codes[:, m]) for m in range(1, codes.shape[1])),
         start=log_probs[:, 0].index_select(1, codes[:, 0]),
     )
+
+
+def _among_siblings(gained: Float[Tensor, "B C"], origin: Int[Tensor, "B C"], beams: int) -> Float[Tensor, "B C"]:
+    """log-softmax of the children of each beam."""
+    top = gained.new_full((len(gained), beams), -torch.inf).scatter_reduce(1, origin, gained, "amax")
+    below = gained - top.gather(1, origin).clamp(min=torch.finfo(gained.dtype).min)
+    return below - torch.zeros_like(top).scatter_add(1, origin, below.exp()).gather(1, origin).log()
 
 
 def _children(

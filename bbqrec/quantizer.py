@@ -170,7 +170,9 @@ class Quantizer(nn.Module):
         """L_Rec of Eq. 10-12: the next item at every counted position, against the distinct items of the batch."""
         if self.sequence_encoder is None or not bool(counted.any()):
             return v.new_zeros(())
-        history = v[place[:, :-1]] * (place[:, :-1, None] >= 0)  # (B, T, W)
+        before = place[:, :-1]
+        # embedding, not indexing: the gradient of an indexed tensor depends on the order that threads finish in.
+        history = F.embedding(before.clamp(min=0), v) * (before[..., None] >= 0)  # (B, T, W)
         h = self.sequence_encoder(history)
         return sequence_to_item(h[counted], v, place[:, 1:][counted], self.config.tau)
 

@@ -130,9 +130,10 @@ class Recommender(nn.Module):
         self.embedding = CodeEmbedding(self.levels, self.components, num_codes, config.d_model, config.fusion)
         self.start = nn.Parameter(torch.randn(config.d_model) * 0.05)
         relative = (config.relative_buckets, config.relative_max_distance)
-        self.encoder_bias = RelativeBias(config.heads, True, *relative)
+        packed = config.history == "packed"
+        self.encoder_bias = RelativeBias(config.heads, True, *relative, recency=packed / self.levels)
         self.decoder_bias = RelativeBias(config.heads, False, *relative)
-        self.cross_relative = RelativeBias(config.heads, False, *relative) if config.history == "packed" else None
+        self.cross_relative = RelativeBias(config.heads, False, *relative, recency=1.0) if packed else None
         self.encoder = nn.ModuleList(Block(config, False, config.similarity) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(Block(config, True, False) for _ in range(config.decoder_layers))
         self.norm_encoder = nn.RMSNorm(config.d_model, eps=1e-6)
@@ -166,11 +167,16 @@ class Recommender(nn.Module):
         bias = mask_bias(places < visible[:, :, None])[:, None]  # (B, 1, S, T)
         if self.cross_relative is not None:
             counts = torch.arange(items + 1, device=visible.device)
-            bias = bias + self.cross_relative(counts, places + 1)[0][:, visible].transpose(0, 1)  # (B, H, S, T)
+            by_count = self.cross_relative(counts, places + 1)[0].transpose(0, 1).flatten(1)  # (T + 1, H T)
+            bias = bias + F.embedding(visible, by_count).unflatten(-1, (-1, items)).transpose(1, 2)  # (B, H, S, T)
         return bias.repeat_interleave(self.levels, 3)
 
     def forward(self, batch: Batch) -> Float[Tensor, "P L M N"]:
         """Logits of the codes of the counted targets, teacher-forced, in the order of `batch.visible > 0`."""
+        return self.code_logits(self.states(batch))
+
+    def states(self, batch: Batch) -> Float[Tensor, "P L E"]:
+        """What the heads of each level read, for the counted targets."""
         memory = self.encode(batch.history)  # (B, T L, E)
         rows, targets = batch.target.shape
         before = self.embedding(self.item_codes[batch.target])[:, :, :-1]  # (B, S, L - 1, E)
@@ -188,7 +194,7 @@ class Recommender(nn.Module):
                 block.cross_attention(query, block.cross_attention.keys_values(memory), cross).view_as(x)
             )
             x = block.feed(x)
-        return self.code_logits(self.norm_decoder(x[batch.visible > 0]))
+        return self.norm_decoder(x[batch.visible > 0])
 
     def code_logits(self, x: Float[Tensor, "P L E"], level: int = 0) -> Float[Tensor, "P L M N"]:
         """The parallel heads of the levels from `level` on."""

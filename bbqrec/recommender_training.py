@@ -18,6 +18,7 @@ from bbqrec.recommender import Recommender
 from bbqrec.schema import Codes, Dataset
 from bbqrec.semantic_ids import build_trie, disambiguated, flat
 from bbqrec.training import Averages, epoch_generator, learning_rate, require_finite
+from bbqrec.trie_likelihood import TrieLikelihood
 
 SELECTION = "ndcg@10"
 
@@ -55,6 +56,7 @@ class RecommenderTrainer:
         )
         ids = semantic_ids(codes, config, dataset)
         self.trie = DeviceTrie.of(build_trie(ids, popularity(dataset)), device)
+        self.likelihood = TrieLikelihood(self.trie) if config.objective == "children" else None
         self.examples = training_examples(dataset, config)
         self.lengths = self.examples.lengths
         self.validation = self._sample(evaluation_examples(dataset, "valid", config.max_history))
@@ -82,7 +84,11 @@ class RecommenderTrainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             batch = self.examples.batch(rows, self.device)
-            loss = self.model.loss(batch, self.config.label_smoothing)
+            loss = (
+                self.model.loss(batch, self.config.label_smoothing)
+                if self.likelihood is None
+                else self.likelihood(self.model, batch)
+            )
             require_finite({"loss": loss}, self.epoch + 1, step)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

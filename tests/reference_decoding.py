@@ -1,5 +1,7 @@
 """Slow references of decoding: every item is scored by itself, and lists are sorted in plain Python."""
 
+import math
+
 import numpy as np
 from reference import log_softmax
 
@@ -16,6 +18,26 @@ def item_score(next_scores, codes) -> float:
             score += logs[m][code]
         prefix = (*prefix, tuple(int(c) for c in level))
     return score
+
+
+def among_children(next_scores, codes):
+    """log-probability of a child behind its prefix: its share among the children that exist (objective `children`)."""
+    names = [tuple(tuple(int(c) for c in level) for level in item) for item in codes]
+
+    def score(prefix, child):
+        logs = next_scores(prefix)
+        total = sum(logs[m][c] for m, c in enumerate(child))
+        siblings = {name[len(prefix)] for name in names if name[: len(prefix)] == prefix}
+        return total - math.log(sum(math.exp(sum(logs[m][c] for m, c in enumerate(s))) for s in siblings))
+
+    return score
+
+
+def likelihoods(next_scores, codes) -> list[float]:
+    """log P of every item's ID under objective `children`."""
+    score = among_children(next_scores, codes)
+    names = [tuple(tuple(int(c) for c in level) for level in item) for item in codes]
+    return [sum(score(name[:level], name[level]) for level in range(len(name))) for name in names]
 
 
 def exhaustive_list(next_scores, codes, popularity) -> list[tuple[int, float]]:

@@ -1,0 +1,51 @@
+"""The likelihood of an existing ID: Eq. 1 with every softmax over the children that exist (objective `children`)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bbqrec.decoding import DeviceTrie
+from bbqrec.recommender import Batch, Recommender
+
+
+class TrieLikelihood:
+    """-log P(ID of the target | history) in nats per target; the probabilities of all existing IDs sum to one."""
+
+    def __init__(self, trie: DeviceTrie) -> None:
+        self.trie = trie
+        self.nodes = [trie.leaf]
+        """`nodes[l][i]`: the node of item i at depth l."""
+        for first in reversed(trie.first[:-1]):
+            self.nodes.insert(0, torch.searchsorted(first, self.nodes[0], right=True) - 1)
+
+    def __call__(self, model: Recommender, batch: Batch) -> Float[Tensor, ""]:
+        targets = batch.target[batch.visible > 0]
+        states = model.states(batch)  # (P, L, E)
+        loss = F.cross_entropy(states[:, 0] @ self._roots(model).T, self.nodes[0][targets])
+        for level in range(1, len(self.nodes)):
+            loss = loss + self._below(model, level, states[:, level], targets)
+        return loss
+
+    def _roots(self, model: Recommender) -> Float[Tensor, "n E"]:
+        """A vector per node of the first depth, the sum of its codes' head vectors: its score is one product."""
+        heads = model.heads[0].T  # (M N, E)
+        shift = torch.arange(model.components, device=heads.device) * (len(heads) // model.components)
+        return F.embedding(self.trie.codes[0] + shift, heads).sum(1)
+
+    def _below(
+        self, model: Recommender, level: int, states: Float[Tensor, "P E"], targets: Int[Tensor, "P"]
+    ) -> Float[Tensor, ""]:
+        """One level's share; an only child costs nothing."""
+        first, parents = self.trie.first[level - 1], self.nodes[level - 1][targets]
+        count = first[parents + 1] - first[parents]
+        several = count > 1
+        if not bool(several.any()):
+            return states.new_zeros(())
+        count, begin = count[several], first[parents[several]]
+        place = torch.arange(int(count.max()), device=count.device)
+        exists = place < count[:, None]  # (S, C)
+        codes = self.trie.codes[level][torch.where(exists, begin[:, None] + place, 0)]  # (S, C, M)
+        logits = model.code_logits(states[several, None], level)[:, 0]  # (S, M, N)
+        scores = logits.gather(2, codes.transpose(1, 2)).sum(1).masked_fill(~exists, -torch.inf)
+        return F.cross_entropy(scores, self.nodes[level][targets[several]] - begin, reduction="sum") / len(targets)

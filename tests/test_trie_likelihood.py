@@ -1,0 +1,98 @@
+"""Objective `children` against loops over the catalogue: the loss, its gradients, and the lists it ranks."""
+
+import numpy as np
+import pytest
+import reference_models as models
+import torch
+from reference_decoding import likelihoods
+from test_generation import POPULARITY, crowded, crowded_model
+from test_recommender import COUNT, HISTORY, TARGETS, catalogue, lengths
+
+from bbqrec.config import RecommenderConfig
+from bbqrec.decoding import DeviceTrie, item_lists
+from bbqrec.generation import generate
+from bbqrec.recommender import Batch
+from bbqrec.schema import PAD
+from bbqrec.semantic_ids import build_trie
+from bbqrec.trie_likelihood import TrieLikelihood
+
+FORMS = pytest.mark.parametrize("history", ["prefix", "packed"])
+
+
+def trie() -> DeviceTrie:
+    return DeviceTrie.of(build_trie(crowded(), POPULARITY), "cpu")
+
+
+def slow(model) -> list[list[float]]:
+    """log P of every item's ID for each row of HISTORY."""
+    weights, codes, vectors = models.weights_of(model), crowded(), catalogue()[1]
+    found = []
+    for row in HISTORY.tolist():
+        memory = models.encoder(weights, model.config, codes, vectors, [i for i in row if i != PAD])
+        found.append(
+            likelihoods(lambda prefix, m=memory: models.next_scores(weights, model.config, codes, m, prefix), codes)
+        )
+    return found
+
+
+@FORMS
+def test_loss_is_the_mean_of_the_targets(history):
+    model = crowded_model(history=history, objective="children")
+    expected = slow(model)
+    for targets in (TARGETS, (TARGETS + 3) % COUNT, torch.tensor([[3], [7]])):
+        batch = Batch(history=HISTORY, target=targets, visible=lengths(HISTORY))
+        mean = np.mean([-row[target] for row, target in zip(expected, targets[:, 0].tolist(), strict=True)])
+        assert TrieLikelihood(trie())(model, batch).item() == pytest.approx(mean, rel=1e-9)
+
+
+@FORMS
+def test_lists_are_ordered_by_it_and_sum_to_one(history):
+    model = crowded_model(history=history, objective="children")
+    lists = item_lists(generate(model, trie(), HISTORY, 50), trie(), COUNT)
+    for row, found in zip(slow(model), lists, strict=True):
+        assert sorted(item for item, _ in found) == list(range(COUNT))
+        assert [s for _, s in found] == pytest.approx([row[item] for item, _ in found], rel=1e-9)
+        assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
+        by_id = {tuple(crowded()[item].flatten()): np.exp(score) for item, score in found}
+        assert sum(by_id.values()) == pytest.approx(1)
+
+
+def test_a_narrow_beam_keeps_the_probabilities():
+    model = crowded_model(objective="children")
+    whole = item_lists(generate(model, trie(), HISTORY, 50), trie(), COUNT)
+    for all_items, few in zip(whole, item_lists(generate(model, trie(), HISTORY, 2), trie(), COUNT), strict=True):
+        scores = dict(all_items)
+        assert few and all(score == pytest.approx(scores[item]) for item, score in few)
+
+
+def test_packed_targets_count_once_each():
+    model = crowded_model(history="packed", objective="children")
+    likelihood = TrieLikelihood(trie())
+    target, visible = torch.tensor([[2, 4, 1, 6], [5, 7, 0, 0]]), torch.tensor([[1, 0, 3, 4], [1, 2, 0, 0]])
+    together = likelihood(model, Batch(history=HISTORY, target=target, visible=visible)).item()
+    single = [
+        likelihood(
+            model,
+            Batch(history=HISTORY[b : b + 1], target=target[b : b + 1, [s]], visible=visible[b : b + 1, [s]]),
+        ).item()
+        for b, s in (visible > 0).nonzero().tolist()
+    ]
+    assert together == pytest.approx(np.mean(single), rel=1e-9)
+
+
+def test_an_only_child_costs_nothing():
+    """Item 5's first triple is its own and item 6's, whose whole IDs are equal: nothing below the first level."""
+    model = crowded_model(objective="children")
+    batch = Batch(history=HISTORY, target=torch.full_like(TARGETS, 5), visible=lengths(HISTORY))
+    TrieLikelihood(trie())(model, batch).backward()
+    assert model.heads.grad[0].abs().sum() > 0
+    assert model.heads.grad[1:].abs().sum() == 0
+    other = crowded_model(objective="children")
+    batch = Batch(history=HISTORY, target=torch.full_like(TARGETS, 1), visible=lengths(HISTORY))
+    TrieLikelihood(trie())(other, batch).backward()
+    assert all(level.abs().sum() > 0 for level in other.heads.grad)
+
+
+def test_label_smoothing_is_not_ignored_silently():
+    with pytest.raises(ValueError, match=r"label_smoothing=0\.1 needs objective codes"):
+        RecommenderConfig(objective="children", label_smoothing=0.1)

@@ -102,7 +102,7 @@ def _from_store(store: Store, study: str) -> pd.DataFrame:
         "overrides": " ".join(f"{field}={value}" for field, value in overrides.items()),
     }
     rows = []
-    results: dict[str, dict[str, Any]] = {}
+    published: dict[str, dict[str, Any]] = {}
     for cell in described["cells"]:
         wrong = [
             f for f in CELL if not isinstance(cell, dict) or not isinstance(cell.get(f), int if f == "seed" else str)
@@ -112,35 +112,42 @@ def _from_store(store: Store, study: str) -> pd.DataFrame:
                 f"{where} has a cell without {', '.join(wrong)}", "run the study again, which writes it anew"
             )
         key = cell["run_key"]
-        if key not in results:
-            results[key] = _result(store, cell)
-        row = about | {field: cell.get(field) for field in (*CELL, "error", "note")} | results[key]
-        if row["status"] == "done" and results[key].get("status") != "done":
+        if key not in published:
+            published[key] = _published(store, key)
+        result = _result(published[key], cell)  # of every cell: a run that suits one may not suit another
+        row = about | {field: cell.get(field) for field in (*CELL, "error", "note")} | result
+        if row["status"] == "done" and result.get("status") != "done":
             row["status"] = "pending"
         rows.append(row)
     return checked(pd.DataFrame(rows), where)
 
 
-def _result(store: Store, cell: Mapping[str, Any]) -> dict[str, Any]:
-    """What the store says of a run; {} if it does not hold it."""
-    key = cell["run_key"]
+def _published(store: Store, key: str) -> dict[str, Any]:
+    """The `row` of a run or its `damage`; {} if the store does not hold it."""
     try:
-        published = store.has("recommender", key)
+        held = store.has("recommender", key)
     except ValueError as error:  # not a name that a store could hold
         raise InputError(
             f"the study has a cell with run_key {key!r}", "run the study again, which writes it anew"
         ) from error
-    if not published:
+    if not held:
         return {}
     try:
-        row = store.read_json("recommender", key, "row.json")
+        return {"row": store.read_json("recommender", key, "row.json")}
     except InputError as damage:
-        return {"error": damage.what, "status": "pending"}
+        return {"damage": damage.what}
     except ValueError as error:
         raise InputError(f"row.json of run {key} is not JSON", "remove the run from the store and rerun") from error
+
+
+def _result(published: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
+    """What the store says of a cell's run; {} if it does not hold it."""
+    if "row" not in published:
+        return {"error": published["damage"], "status": "pending"} if published else {}
+    row = published["row"]
     wrong = _wrong(row, cell)
     if wrong:
-        raise InputError(f"row.json of run {key} {wrong}", "remove the run from the store and rerun")
+        raise InputError(f"row.json of run {cell['run_key']} {wrong}", "remove the run from the store and rerun")
     flat = {f"{split}/{metric}": row["scores"][split][metric] for split in SPLITS for metric in METRICS}
     for group in NUMBERS:
         values = row.get(group) or {}

@@ -182,6 +182,10 @@ def test_an_override_that_a_method_must_not_lose(tiny_dataset):
         ("bbqrec/no-sound", "tiny", {}, "bbqrec/no-sound"),
         ("bbqrec", "huge", {}, "huge"),
         ("bbqrec", "tiny", {"quantizer.levles": 3}, "levles"),
+        ("bbqrec", "tiny", {"seed": 7}, "override seed=7 names no field of a stage"),
+        ("bbqrec", "tiny", {"dataset": "toys"}, "dataset='toys'"),
+        ("bbqrec", "tiny", {"fingerprint": "f"}, r"quantizer\.FIELD=VALUE or recommender\.FIELD=VALUE"),
+        ("bbqrec", "tiny", {"quantizer": 3}, "override quantizer=3"),
     ],
 )
 def test_bad_names_are_bad_input(tiny_dataset, method, profile, overrides, word):

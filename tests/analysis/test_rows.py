@@ -117,6 +117,27 @@ def test_a_row_that_cannot_be_right(store, publish, write_study, change, said):
     assert all(words in str(caught.value) for words in said), str(caught.value)
 
 
+def test_every_cell_of_a_run_is_checked(store, publish, write_study):
+    """Two seeds that a study puts down to one run."""
+    write_study(store, methods=("bbqrec",), seeds=2)
+    study = store.load_json("study/ablations.json")
+    study["cells"][1]["run_key"] = study["cells"][0]["run_key"]
+    store.write_json("study/ablations.json", study)
+    publish(store, "toys", "bbqrec")
+    with pytest.raises(InputError, match="has seed 0, the study 1"):
+        load_rows(store)
+
+
+def test_the_damage_of_a_run_shows_in_all_its_cells(store, publish, write_study):
+    write_study(store, methods=("bbqrec", "bbqrec/e"))
+    study = store.load_json("study/ablations.json")
+    study["cells"][1]["run_key"] = study["cells"][0]["run_key"]
+    store.write_json("study/ablations.json", study)
+    publish(store, "toys", "bbqrec")
+    next(Path(store.url).glob("recommender/*/*/row.json")).write_text("{}")
+    assert all("row.json is damaged" in error for error in load_rows(store)["error"])
+
+
 @pytest.mark.parametrize("content", [b"[1]", b"{", b"\xff"])
 def test_a_row_that_is_no_object(store, publish, write_study, content):
     write_study(store, methods=("bbqrec",))

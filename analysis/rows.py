@@ -31,6 +31,8 @@ IDENTITY = ("study", "profile", "overrides", "method", "label", "dataset", "seed
 STATE = ("status", "error", "note", "run_key", "quantizer_key", "components", "fingerprint")
 CELL = ("method", "label", "dataset", "seed", "quantizer_key", "run_key", "status")
 """What the study file must say of a cell."""
+SAME = ("run_key", "fingerprint", "seed")
+"""What a run and a cell that shows it must agree on. Not on the data set's name: a copy may have another."""
 NUMBERS = ("costs", "collisions", "id_collisions", "codebook")
 """Groups of row.json whose numbers become columns."""
 PROVENANCE = ("version", "commit", "dirty", "device", "torch", "ray", "python", "started", "finished", "attempts")
@@ -115,7 +117,7 @@ def _from_store(store: Store, study: str) -> pd.DataFrame:
         if key not in published:
             published[key] = _published(store, key)
         result = _result(published[key], cell)  # of every cell: a run that suits one may not suit another
-        row = about | {field: cell.get(field) for field in (*CELL, "error", "note")} | result
+        row = about | {field: cell.get(field) for field in (*CELL, "fingerprint", "error", "note")} | result
         if row["status"] == "done" and result.get("status") != "done":
             row["status"] = "pending"
         rows.append(row)
@@ -163,8 +165,9 @@ def _wrong(row: Any, cell: Mapping[str, Any]) -> str | None:
     """Why row.json cannot be this cell's."""
     if not isinstance(row, dict):
         return "is no object"
-    for field in ("run_key", "dataset", "seed"):
-        if row.get(field) != cell[field]:
+    for field in SAME:
+        # Older study files name no fingerprint.
+        if cell.get(field) is not None and row.get(field) != cell[field]:
             return f"has {field} {row.get(field)!r}, the study {cell[field]!r}"
     scores = row.get("scores")
     for split in SPLITS:

@@ -32,6 +32,7 @@ class Cell:
     method: str
     label: str
     dataset: str
+    fingerprint: str
     seed: int
     quantizer_key: str
     run_key: str
@@ -154,6 +155,7 @@ class Study:
                             method=method,
                             label=METHODS[method].label,
                             dataset=dataset.name,
+                            fingerprint=dataset.fingerprint,
                             seed=seed,
                             quantizer_key=needed,
                             run_key=run.recommender_key,

@@ -98,7 +98,7 @@ def test_what_is_not_there(tmp_path, monkeypatch, write_study, source, study, sa
     ("change", "said"),
     [
         ({"seed": 3}, ("has seed 3, the study 0",)),
-        ({"dataset": "other"}, ("has dataset 'other'",)),
+        ({"fingerprint": "e" * 64}, ("has fingerprint 'eeee",)),
         ({"scores": {"valid": {}}}, ("has no score valid/recall@5",)),
         ({"scores": None}, ("has no score",)),
         (
@@ -115,6 +115,24 @@ def test_a_row_that_cannot_be_right(store, publish, write_study, change, said):
     with pytest.raises(InputError) as caught:
         load_rows(store)
     assert all(words in str(caught.value) for words in said), str(caught.value)
+
+
+def test_a_data_set_under_another_name_is_the_study_s(store, publish, write_study):
+    """The run was computed for a copy of the data set; keys come from the fingerprint."""
+    write_study(store, methods=("bbqrec", "bbqrec/e"))
+    publish(store, "toys", "bbqrec", changes={"dataset": "copy"})
+    rows = load_rows(store)
+    assert list(rows["dataset"]) == ["toys", "toys"] and list(rows["status"]) == ["done", "pending"]
+    assert list(rows["fingerprint"]) == ["f" * 64] * 2
+
+
+def test_a_study_file_without_fingerprints_reads_as_before(store, publish, write_study):
+    write_study(store, methods=("bbqrec",))
+    study = store.load_json("study/ablations.json")
+    del study["cells"][0]["fingerprint"]
+    store.write_json("study/ablations.json", study)
+    publish(store, "toys", "bbqrec")
+    assert list(load_rows(store)[["status", "fingerprint"]].iloc[0]) == ["done", "f" * 64]
 
 
 def test_every_cell_of_a_run_is_checked(store, publish, write_study):

@@ -37,6 +37,7 @@ def test_the_study_file_says_what_was_asked_and_what_became_of_it(ledger, store)
         "method": "bbqrec",
         "label": "BBQRec",
         "dataset": "toy",
+        "fingerprint": next(iter(ledger.plan.folders)),
         "seed": 0,
         "quantizer_key": full.quantizer_key,
         "run_key": full.run_key,

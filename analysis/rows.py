@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.studies import AGAIN, CELL, read_study
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 
@@ -29,8 +30,6 @@ SCORES = tuple(f"{split}/{metric}" for split in SPLITS for metric in METRICS)
 
 IDENTITY = ("study", "profile", "overrides", "method", "label", "dataset", "seed")
 STATE = ("status", "error", "note", "run_key", "quantizer_key", "components", "fingerprint")
-CELL = ("method", "label", "dataset", "seed", "quantizer_key", "run_key", "status")
-"""What the study file must say of a cell."""
 SAME = ("run_key", "fingerprint", "seed")
 """What a run and a cell that shows it must agree on. Not on the data set's name: a copy may have another."""
 NUMBERS = ("costs", "collisions", "id_collisions", "codebook")
@@ -41,18 +40,18 @@ EXPORTS = ("rows.parquet", "rows.csv")
 """What an exported folder holds, in the order in which they are looked for."""
 
 
-def load_rows(source: Store | str | Path, study: str = "ablations") -> pd.DataFrame:
+def load_rows(source: Store | str | Path, study: str | Mapping[str, Any] = "ablations") -> pd.DataFrame:
     """The rows of `study` from a store (or its URL), a folder with rows.parquet or rows.csv, or such a file itself.
 
-    A cell counts as done if the store holds its run, whatever the study file says: the file may be older. A damaged
-    run is pending, with the damage as its error. Raises InputError for a missing source, an unknown study, rows that
-    cannot be right.
+    `study` is a name or, for a store, what a study file holds. A cell counts as done if the store holds its run,
+    whatever the study file says: the file may be older. A damaged run is pending, with the damage as its error. Raises
+    InputError for a missing source, an unknown study, rows that cannot be right.
     """
     exported = exported_file(source)
     if exported is not None:
-        return _from_file(exported, study)
-    store = source if isinstance(source, Store) else open_store(source)
-    return _from_store(store, study)
+        return _from_file(exported, study if isinstance(study, str) else study["name"])
+    store = open_store(source)
+    return _from_store(store, read_study(store, study) if isinstance(study, str) else study)
 
 
 def export_rows(frame: pd.DataFrame, path: str | Path) -> Path:
@@ -77,42 +76,25 @@ def exported_file(source: Store | str | Path) -> Path | None:
     return next((path / name for name in EXPORTS if (path / name).is_file()), None)
 
 
-def open_store(url: str | Path) -> Store:
+def open_store(url: Store | str | Path) -> Store:
     """The store at a URL. Reading creates nothing: a folder that is not there raises InputError."""
+    if isinstance(url, Store):
+        return url
     if "://" not in str(url) and not Path(url).is_dir():
         raise InputError(f"store {url} does not exist", "give the --store that the study was run with")
     return Store(url)
 
 
-def _from_store(store: Store, study: str) -> pd.DataFrame:
-    name = f"study/{study}.json"
-    try:
-        described = store.load_json(name)
-    except ValueError as error:  # not a name that a store could hold
-        raise InputError(f"unknown study {study!r}", "give a name such as ablations") from error
-    if described is None:
-        raise InputError(
-            f"store {store.url} has no study {study!r}", f"run it first: python sweeps/{study}.py --store URL"
-        )
-    where = f"{store.url}/{name}"
-    if not isinstance(described, dict) or not isinstance(described.get("cells"), list):
-        raise InputError(f"{where} lists no cells", "run the study again, which writes it anew")
+def _from_store(store: Store, described: Mapping[str, Any]) -> pd.DataFrame:
     overrides = described.get("overrides") or {}
     about = {
-        "study": study,
+        "study": described["name"],
         "profile": described.get("profile"),
         "overrides": " ".join(f"{field}={value}" for field, value in overrides.items()),
     }
     rows = []
     published: dict[str, dict[str, Any]] = {}
     for cell in described["cells"]:
-        wrong = [
-            f for f in CELL if not isinstance(cell, dict) or not isinstance(cell.get(f), int if f == "seed" else str)
-        ]
-        if wrong:
-            raise InputError(
-                f"{where} has a cell without {', '.join(wrong)}", "run the study again, which writes it anew"
-            )
         key = cell["run_key"]
         if key not in published:
             published[key] = _published(store, key)
@@ -121,7 +103,7 @@ def _from_store(store: Store, study: str) -> pd.DataFrame:
         if row["status"] == "done" and result.get("status") != "done":
             row["status"] = "pending"
         rows.append(row)
-    return checked(pd.DataFrame(rows), where)
+    return checked(pd.DataFrame(rows), f"study {described['name']} in {store.url}")
 
 
 def _published(store: Store, key: str) -> dict[str, Any]:
@@ -129,9 +111,7 @@ def _published(store: Store, key: str) -> dict[str, Any]:
     try:
         held = store.has("recommender", key)
     except ValueError as error:  # not a name that a store could hold
-        raise InputError(
-            f"the study has a cell with run_key {key!r}", "run the study again, which writes it anew"
-        ) from error
+        raise InputError(f"the study has a cell with run_key {key!r}", AGAIN) from error
     if not held:
         return {}
     try:

@@ -86,10 +86,11 @@ class StudyCommand:
         if self.dry_run:
             return 0
         ledger = launch(plan, store, resources, console=console, command=command)
-        write_report(store, study.name, self.out)
+        write_report(store, ledger.description(), self.out)
         for name in self.prints:
             console.print((self.out / f"{name}.md").read_text(), highlight=False, markup=False, soft_wrap=True)
-        console.print(f"tables and figures: {self.out.resolve()}", highlight=False, markup=False, soft_wrap=True)
+        where = f"tables and figures of study {plan.key}: {self.out.resolve()}"
+        console.print(where, highlight=False, markup=False, soft_wrap=True)
         return _status(ledger)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from bbqrec.config import RunConfig
+from bbqrec.config import RunConfig, digest
 from bbqrec.data import load_dataset
 from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, PROFILES, absent_components, run_config
@@ -63,6 +63,14 @@ class Plan:
     """Validation NDCG@10 of the recommenders that are done."""
     folders: Mapping[str, str]
     """Fingerprint of each data set -> its folder."""
+
+    @property
+    def key(self) -> str:
+        """Name of the study file: another for other cells, another profile or other overrides; their order is free."""
+        study = self.study
+        cells = sorted([c.dataset, c.fingerprint, c.method, str(c.seed), c.run_key] for c in self.cells)
+        overrides = {field: str(value) for field, value in study.overrides.items()}
+        return f"{study.name}-{digest([cells, study.profile, overrides])[:8]}"
 
     @property
     def missing(self) -> tuple[Run, ...]:

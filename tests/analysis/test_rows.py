@@ -81,17 +81,26 @@ def test_exports_read_back_equal(tmp_path, partial_rows, suffix):
         ("nowhere", "ablations", ("store nowhere does not exist", "--store")),
         ("nowhere.csv", "ablations", ("nowhere.csv does not exist",)),
         ("gopher://x/y", "ablations", ("gopher", "s3://")),
-        ("store", "baselines", ("no study 'baselines'", "python sweeps/baselines.py")),
+        (
+            "store",
+            "ablations-11111111",
+            ("no study 'ablations-11111111'", "use one of ablations (toys: 9 variants, seeds 0, profile tiny, 2026"),
+        ),
         ("store", "../x", ("unknown study '../x'",)),
     ],
 )
 def test_what_is_not_there(tmp_path, monkeypatch, write_study, source, study, said):
     monkeypatch.chdir(tmp_path)
-    write_study(Store(tmp_path / "store"))
+    write_study(Store(tmp_path / "store"), created="2026-01-02T03:04:05+00:00")
     with pytest.raises(InputError) as caught:
         load_rows(source, study)
     assert all(words in str(caught.value) for words in said), str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"], "reading creates nothing"
+
+
+def test_a_store_without_studies(store):
+    with pytest.raises(InputError, match=r"no study 'baselines': run it first: python sweeps/baselines\.py"):
+        load_rows(store, "baselines")
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from analysis.rows import load_rows
 from bbqrec.data import load_dataset
 from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, run_config
 from bbqrec.store import Store
 from sweeps.ablations import VARIANTS, Ablations
 from sweeps.command import EMBEDDED, _completed, _overrides, main
+from sweeps.ledger import Ledger
 from sweeps.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +111,20 @@ def test_the_profile_follows_the_data_set(here, folder, monkeypatch, given, prof
     monkeypatch.setattr(Study, "plan", lambda self, store: planned.append(self) or plan(self, store))
     assert main(Ablations, ["--dry-run", *(word.format(folder=folder) for word in given)]) == 0
     assert planned[0].profile == profile
+
+
+def test_the_report_is_of_the_study_that_was_run(here, folder, monkeypatch, capsys):
+    """Another driver writes its study under the same name meanwhile."""
+
+    def launch(plan, store, resources, **options) -> Ledger:
+        Ledger(Study(name="ablations", methods=("tiger",), datasets=(folder,)).plan(store), store).write(final=True)
+        return Ledger(plan, store)
+
+    monkeypatch.setattr("sweeps.command.launch", launch)
+    with pytest.raises(KeyboardInterrupt):  # nothing was computed
+        Ablations(variants=("bbqrec", "bbqrec/e"), dataset=(folder,), out=here / "out").run(Console(), "")
+    assert list(load_rows(here / "out")["method"]) == ["bbqrec", "bbqrec/e"]
+    assert "tables and figures of study ablations-" in capsys.readouterr().out
 
 
 def descendants(pid: int) -> list[int]:

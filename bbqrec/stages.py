@@ -100,7 +100,7 @@ def run_recommender(
 
 def load_codes(run: RunConfig, store: Store) -> Codes:
     """The published quantizer of a run. Raises InputError if it is missing, damaged or made by another config."""
-    remedy = "run the same command again: it computes what is missing"
+    remedy = "run `bbqrec train` or the study again: it computes what is missing"
     folder = store.get(QUANTIZER, run.quantizer_key)
     if folder is None:
         raise InputError(f"quantizer {run.quantizer_key} is not in store {store.url}", remedy)

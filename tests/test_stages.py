@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bbqrec.config import to_json
+from bbqrec.config import STAGE_VERSIONS, to_json
 from bbqrec.errors import InputError
 from bbqrec.methods import run_config
 from bbqrec.metrics import scores
@@ -219,6 +219,23 @@ def test_recommendations_use_the_whole_history_and_the_selected_weights(run, tin
         recommend(store, run.recommender_key, replace(tiny_dataset, fingerprint="f" * 64), "U00", 5)
     with pytest.raises(InputError):
         recommend(store, "0" * 16, tiny_dataset, "U00", 5)
+
+
+@pytest.mark.parametrize("change", [{"quantizer": {"colour": 3}}, {"recommender": {"heads": 4}}], ids=str)
+def test_a_run_of_another_version_recommends_nothing(run, tiny_dataset, straight, tmp_path, change):
+    config = to_json(run)
+    (stage, fields), *_ = change.items()
+    (tmp_path / "config.json").write_text(json.dumps(config | {stage: config[stage] | fields}))
+    store = Store(tmp_path / "store")
+    store.publish("recommender", "0" * 16, tmp_path, "a")
+    with pytest.raises(InputError, match=f"run {'0' * 16} was made by another version of bbqrec: train it again"):
+        recommend(store, "0" * 16, tiny_dataset, "U00", 5)
+
+
+def test_another_version_of_a_stage_is_another_version(tiny_dataset, straight, monkeypatch):
+    monkeypatch.setitem(STAGE_VERSIONS, "quantizer", STAGE_VERSIONS["quantizer"] + 1)
+    with pytest.raises(InputError, match="another version"):
+        recommend(straight[0], straight[0].keys("recommender")[0], tiny_dataset, "U00", 5)
 
 
 def test_devices():

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from bbqrec.config import RunConfig, digest
-from bbqrec.data import load_dataset
+from bbqrec.data import load_dataset, require_targets
 from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, PROFILES, absent_components, run_config
 from bbqrec.schema import Dataset
@@ -133,7 +133,7 @@ class Study:
             raise InputError("the study has no cells", "give at least one variant and one data set")
 
     def plan(self, store: Store) -> Plan:
-        """The graph of runs. Raises InputError for a bad folder, override or two data sets of one name."""
+        """The graph of runs. Raises InputError for a bad folder, data set or override, or two data sets of one name."""
         cells: list[Cell] = []
         quantizers: dict[str, Run] = {}
         recommenders: dict[str, Run] = {}
@@ -180,6 +180,7 @@ class Study:
         loaded: dict[str, tuple[Path, Dataset]] = {}
         for folder in dict.fromkeys(Path(f).expanduser().resolve() for f in self.datasets):
             dataset = load_dataset(folder)
+            require_targets(dataset)
             other = loaded.setdefault(dataset.name, (folder, dataset))
             if other[1].fingerprint != dataset.fingerprint:
                 raise InputError(

@@ -75,7 +75,7 @@ def test_reports_and_files(run, tiny_dataset, straight):
     assert not any("test" in name for r in (*first, *second) for name in r.metrics)
     assert files(store, "quantizer", run.quantizer_key) == QUANTIZER_FILES | RECORDS
     assert files(store, "recommender", run.recommender_key) == RECOMMENDER_FILES | RECORDS
-    assert array(store, "quantizer", run.quantizer_key, "codes.npy").dtype == np.int16
+    assert array(store, "quantizer", run.quantizer_key, "codes.npy").dtype == np.int32
     assert array(store, "quantizer", run.quantizer_key, "codes.npy").shape == (tiny_dataset.num_items, 2, 3)
     assert store.load_progress("quantizer", run.quantizer_key) is None
     assert store.load_progress("recommender", run.recommender_key) is None
@@ -156,6 +156,23 @@ def test_another_data_set_is_refused(run, tiny_dataset, straight, tmp_path):
     for stage in (run_quantizer, run_recommender):
         with pytest.raises(InputError, match="the run was planned for"):
             next(stage(run, other, Store(tmp_path / "store"), attempt="a"))
+
+
+def test_users_of_three_items_leave_nothing_to_train_on(run, tiny_dataset, tmp_path):
+    starts = tiny_dataset.offsets[:-1, None] + np.arange(3)
+    short = replace(tiny_dataset, offsets=np.arange(0, starts.size + 1, 3), items=tiny_dataset.items[starts.ravel()])
+    for stage in (run_quantizer, run_recommender):
+        with pytest.raises(InputError, match="data set tiny has nothing to learn from: every user has 3 items"):
+            next(stage(run, short, Store(tmp_path / "store"), attempt="a"))
+
+
+@pytest.mark.parametrize("stage", ["quantizer", "recommender"])
+def test_a_loss_that_is_not_finite_names_stage_epoch_step_and_learning_rate(run, tiny_dataset, straight, stage):
+    steep = replace(run, **{stage: replace(getattr(run, stage), learning_rate=1e25)})
+    said = rf"^{stage} diverged with learning_rate=1e\+25: .*(nan|inf) at epoch \d+, step \d+: lower {stage}\."
+    with pytest.raises(InputError, match=said):
+        for train in (run_quantizer, run_recommender):
+            list(train(steep, tiny_dataset, straight[0], attempt="steep", device="cpu"))
 
 
 def test_an_artefact_of_another_config_is_refused(run, straight, tmp_path):

@@ -137,6 +137,15 @@ def test_two_data_sets_of_one_name_are_refused_and_one_given_twice_is_one(study,
         study(datasets=(folder, other)).plan(store)
 
 
+def test_a_data_set_without_a_training_target_is_refused_before_ray_starts(study, store, tmp_path):
+    short = tmp_path / "short"
+    prepare_synthetic(
+        SyntheticConfig(users=53, **{**SMALL, "min_length": 3, "mean_length": 3, "max_length": 3}), short, "s"
+    )
+    with pytest.raises(InputError, match="data set s has nothing to learn from"):
+        study(datasets=(short,)).plan(store)
+
+
 def test_folders_are_absolute_since_workers_change_their_directory(study, store, folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     plan = study(datasets=(Path(folder.name),)).plan(store)

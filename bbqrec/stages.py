@@ -149,8 +149,10 @@ def _epochs(
         try:
             metrics = trainer.train_epoch()
         except FloatingPointError as error:
-            what = f"{stage} diverged with learning_rate={config.learning_rate:g}: {error}"
-            raise InputError(what, f"lower {stage}.learning_rate") from error
+            rates = {name: rate for name, rate in to_json(config).items() if name.endswith("learning_rate")}
+            found = ", ".join(f"{name}={rate:g}" for name, rate in rates.items())
+            remedy = f"lower {' or '.join(f'{stage}.{name}' for name in rates)}"
+            raise InputError(f"{stage} diverged with {found}: {error}", remedy) from error
         log.seconds += time.perf_counter() - begun
         log.metrics.append({"epoch": trainer.epoch, **metrics})
         files: Files = {"state.safetensors": trainer.pack(), "log.json": log.pack()}

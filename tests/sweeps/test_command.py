@@ -9,19 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
+from small_data import SMALL
 
 from analysis.rows import load_rows
 from bbqrec.data import load_dataset
+from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
 from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, run_config
 from bbqrec.store import Store
 from sweeps.ablations import VARIANTS, Ablations
-from sweeps.command import EMBEDDED, _completed, _overrides, main
+from sweeps.command import EMBEDDED, _completed, _embedded, _overrides, main
 from sweeps.ledger import Ledger
 from sweeps.study import Study
 
@@ -103,6 +106,23 @@ def test_a_dry_run_makes_the_embedded_data_set_prints_the_plan_and_stops(here, c
     assert "18 cells" in printed and "32" in printed
     assert load_dataset(here / "runs" / "data" / EMBEDDED).name == EMBEDDED
     assert not Path("results").exists() and not (here / "runs" / "study").exists()
+
+
+@pytest.mark.parametrize("spoil", ["options", "version", "header"])
+def test_an_embedded_data_set_of_another_generator_is_generated_anew(here, monkeypatch, caplog, spoil):
+    folder, config = here / "runs" / "data" / EMBEDDED, SyntheticConfig(users=53, **SMALL)
+    monkeypatch.setattr("sweeps.command.SyntheticConfig", lambda: config)
+    prepare_synthetic(replace(config, seed=spoil == "options"), folder, EMBEDDED)
+    expected = prepare_synthetic(config, here / "expected", EMBEDDED).dataset.fingerprint
+    if spoil != "options":
+        header = json.loads((folder / "dataset.json").read_text())
+        header["generator"]["version"] = 0
+        (folder / "dataset.json").write_text(json.dumps(header) if spoil == "version" else "{")
+    for generated in (True, False):
+        before = folder.stat().st_ino
+        assert load_dataset(_embedded(Store(here / "runs"))).fingerprint == expected
+        assert (folder.stat().st_ino != before) == generated == ("generated anew" in caplog.text)
+        caplog.clear()
 
 
 @pytest.mark.parametrize(("given", "profile"), [([], "tiny"), (["--dataset", "{folder}"], "small")])

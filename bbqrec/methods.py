@@ -136,7 +136,10 @@ def run_config(
             f"method {method} needs {' or '.join(absent)} features, data set {dataset.name} has none",
             "prepare the data set with --features NAME=FILE or choose another method",
         )
-    return replace(run, quantizer=replace(run.quantizer, components=kept))
+    try:
+        return replace(run, quantizer=replace(run.quantizer, components=kept))
+    except ValueError as error:
+        raise InputError(f"data set {dataset.name} has no {' or '.join(absent)}", str(error)) from error
 
 
 def absent_components(config: QuantizerConfig, dataset: Dataset) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ def report(store: str = "runs", study: str = "ablations", out: Path = Path("resu
 
     Args:
         store: Folder or URL of the results, or exported rows (a folder with rows.csv or rows.parquet, or the file).
-        study: Name of the study, as its file in sweeps/.
+        study: Name of the study as its file in sweeps/, of which the latest counts, or of one study in particular, such
+            as ablations-1a2b3c4d; a name that does not exist lists them.
         out: Folder for the files; what it holds under other names stays.
     """
     for path in write_report(store, study, out):
@@ -36,7 +37,7 @@ def table3(store: str = "runs", study: str = "ablations", tex: bool = False) -> 
 
     Args:
         store: Folder or URL of the results, or exported rows.
-        study: Name of the study.
+        study: Name of the study, as for report.
         tex: LaTeX instead of Markdown.
     """
     _print_table("table3", store, study, tex)
@@ -48,7 +49,7 @@ def table4(store: str = "runs", study: str = "ablations", tex: bool = False) -> 
 
     Args:
         store: Folder or URL of the results, or exported rows.
-        study: Name of the study.
+        study: Name of the study, as for report.
         tex: LaTeX instead of Markdown.
     """
     _print_table("table4", store, study, tex)

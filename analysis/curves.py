@@ -28,7 +28,7 @@ def load_curves(source: Store | str | Path, rows: pd.DataFrame) -> pd.DataFrame:
     exported = exported_file(source)
     if exported is not None:
         return _from_file(exported.with_name(EXPORT), rows)
-    store = source if isinstance(source, Store) else open_store(source)
+    store = open_store(source)
     found: dict[str, list[tuple[int, float]]] = {}
     lines = []
     for row in rows[rows["status"] == "done"].itertuples():

@@ -2,8 +2,9 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +12,8 @@ from analysis.cells import conditions
 from analysis.curves import EXPORT, load_curves
 from analysis.figures import METHODS as FIGURE_4_METHODS
 from analysis.figures import figure4, learning_curves, save
-from analysis.rows import export_rows, load_rows
+from analysis.rows import export_rows, exported_file, load_rows, open_store
+from analysis.studies import read_study
 from analysis.tables import TABLE_3, TABLE_4, TableSpec, latex, markdown, table
 from bbqrec.errors import InputError
 from bbqrec.store import Store
@@ -19,12 +21,16 @@ from bbqrec.store import Store
 Writer = Callable[[pd.DataFrame, Path], None]
 
 
-def write_report(source: Store | str | Path, study: str, out: str | Path) -> list[Path]:
+def write_report(source: Store | str | Path, study: str | Mapping[str, Any], out: str | Path) -> list[Path]:
     """Writes the tables and figures of a study, its rows and its learning curves to `out`; returns the files.
 
-    `source` is a store, its URL or exported rows. Cells without a number are shown as such. All files are made before
-    the first one is put in place. Raises InputError for a source or study that is not there, or an unwritable `out`.
+    `source` is a store, its URL or exported rows; `study` a name or, for a store, what a study file holds. Cells
+    without a number are shown as such. All files are made before the first one is put in place. Raises InputError for a
+    source or study that is not there, or an unwritable `out`.
     """
+    if isinstance(study, str):
+        study = {"name": study} if exported_file(source) else read_study(open_store(source), study)
+    name = study["name"]
     rows = load_rows(source, study)
     curves = load_curves(source, rows)
     out = Path(out)
@@ -32,11 +38,11 @@ def write_report(source: Store | str | Path, study: str, out: str | Path) -> lis
         out.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=out, prefix=".unfinished-"))
         try:
-            for write in OUTPUTS.get(study, ()):
+            for write in OUTPUTS.get(name, ()):
                 write(rows, made)
             export_rows(rows, made / "rows.csv")
             curves.to_csv(made / EXPORT, index=False, lineterminator="\n")
-            save(learning_curves(curves), made / "curves.png", f"Learning curves of study {study}")
+            save(learning_curves(curves), made / "curves.png", f"Learning curves of study {name}")
             return [made_file.replace(out / made_file.name) for made_file in sorted(made.iterdir())]
         finally:
             shutil.rmtree(made, ignore_errors=True)

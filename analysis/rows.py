@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.studies import AGAIN, CELL, read_study
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 
@@ -29,8 +30,8 @@ SCORES = tuple(f"{split}/{metric}" for split in SPLITS for metric in METRICS)
 
 IDENTITY = ("study", "profile", "overrides", "method", "label", "dataset", "seed")
 STATE = ("status", "error", "note", "run_key", "quantizer_key", "components", "fingerprint")
-CELL = ("method", "label", "dataset", "seed", "quantizer_key", "run_key", "status")
-"""What the study file must say of a cell."""
+SAME = ("run_key", "fingerprint", "seed")
+"""What a run and a cell that shows it must agree on. Not on the data set's name: a copy may have another."""
 NUMBERS = ("costs", "collisions", "id_collisions", "codebook")
 """Groups of row.json whose numbers become columns."""
 PROVENANCE = ("version", "commit", "dirty", "device", "torch", "ray", "python", "started", "finished", "attempts")
@@ -39,18 +40,18 @@ EXPORTS = ("rows.parquet", "rows.csv")
 """What an exported folder holds, in the order in which they are looked for."""
 
 
-def load_rows(source: Store | str | Path, study: str = "ablations") -> pd.DataFrame:
+def load_rows(source: Store | str | Path, study: str | Mapping[str, Any] = "ablations") -> pd.DataFrame:
     """The rows of `study` from a store (or its URL), a folder with rows.parquet or rows.csv, or such a file itself.
 
-    A cell counts as done if the store holds its run, whatever the study file says: the file may be older. A damaged
-    run is pending, with the damage as its error. Raises InputError for a missing source, an unknown study, rows that
-    cannot be right.
+    `study` is a name or, for a store, what a study file holds. A cell counts as done if the store holds its run,
+    whatever the study file says: the file may be older. A damaged run is pending, with the damage as its error. Raises
+    InputError for a missing source, an unknown study, rows that cannot be right.
     """
     exported = exported_file(source)
     if exported is not None:
-        return _from_file(exported, study)
-    store = source if isinstance(source, Store) else open_store(source)
-    return _from_store(store, study)
+        return _from_file(exported, study if isinstance(study, str) else study["name"])
+    store = open_store(source)
+    return _from_store(store, read_study(store, study) if isinstance(study, str) else study)
 
 
 def export_rows(frame: pd.DataFrame, path: str | Path) -> Path:
@@ -75,72 +76,60 @@ def exported_file(source: Store | str | Path) -> Path | None:
     return next((path / name for name in EXPORTS if (path / name).is_file()), None)
 
 
-def open_store(url: str | Path) -> Store:
+def open_store(url: Store | str | Path) -> Store:
     """The store at a URL. Reading creates nothing: a folder that is not there raises InputError."""
+    if isinstance(url, Store):
+        return url
     if "://" not in str(url) and not Path(url).is_dir():
         raise InputError(f"store {url} does not exist", "give the --store that the study was run with")
     return Store(url)
 
 
-def _from_store(store: Store, study: str) -> pd.DataFrame:
-    name = f"study/{study}.json"
-    try:
-        described = store.load_json(name)
-    except ValueError as error:  # not a name that a store could hold
-        raise InputError(f"unknown study {study!r}", "give a name such as ablations") from error
-    if described is None:
-        raise InputError(
-            f"store {store.url} has no study {study!r}", f"run it first: python sweeps/{study}.py --store URL"
-        )
-    where = f"{store.url}/{name}"
-    if not isinstance(described, dict) or not isinstance(described.get("cells"), list):
-        raise InputError(f"{where} lists no cells", "run the study again, which writes it anew")
+def _from_store(store: Store, described: Mapping[str, Any]) -> pd.DataFrame:
     overrides = described.get("overrides") or {}
     about = {
-        "study": study,
+        "study": described["name"],
         "profile": described.get("profile"),
         "overrides": " ".join(f"{field}={value}" for field, value in overrides.items()),
     }
     rows = []
-    results: dict[str, dict[str, Any]] = {}
+    published: dict[str, dict[str, Any]] = {}
     for cell in described["cells"]:
-        wrong = [
-            f for f in CELL if not isinstance(cell, dict) or not isinstance(cell.get(f), int if f == "seed" else str)
-        ]
-        if wrong:
-            raise InputError(
-                f"{where} has a cell without {', '.join(wrong)}", "run the study again, which writes it anew"
-            )
         key = cell["run_key"]
-        if key not in results:
-            results[key] = _result(store, cell)
-        row = about | {field: cell.get(field) for field in (*CELL, "error", "note")} | results[key]
-        if row["status"] == "done" and results[key].get("status") != "done":
+        if key not in published:
+            published[key] = _published(store, key)
+        result = _result(published[key], cell)  # of every cell: a run that suits one may not suit another
+        row = about | {field: cell.get(field) for field in (*CELL, "fingerprint", "error", "note")} | result
+        if row["status"] == "done" and result.get("status") != "done":
             row["status"] = "pending"
         rows.append(row)
-    return checked(pd.DataFrame(rows), where)
+    return checked(pd.DataFrame(rows), f"study {described['name']} in {store.url}")
 
 
-def _result(store: Store, cell: Mapping[str, Any]) -> dict[str, Any]:
-    """What the store says of a run; {} if it does not hold it."""
-    key = cell["run_key"]
+def _published(store: Store, key: str) -> dict[str, Any]:
+    """The `row` of a run or its `damage`; {} if the store does not hold it."""
     try:
-        published = store.has("recommender", key)
+        held = store.has("recommender", key)
     except ValueError as error:  # not a name that a store could hold
-        raise InputError(
-            f"the study has a cell with run_key {key!r}", "run the study again, which writes it anew"
-        ) from error
-    if not published:
+        raise InputError(f"the study has a cell with run_key {key!r}", AGAIN) from error
+    if not held:
         return {}
     try:
-        row = store.read_json("recommender", key, "row.json")
+        return {"row": store.read_json("recommender", key, "row.json")}
     except InputError as damage:
-        return {"error": damage.what, "status": "pending"}
+        return {"damage": damage.what}
     except ValueError as error:
         raise InputError(f"row.json of run {key} is not JSON", "remove the run from the store and rerun") from error
+
+
+def _result(published: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
+    """What the store says of a cell's run; {} if it does not hold it."""
+    if "row" not in published:
+        return {"error": published["damage"], "status": "pending"} if published else {}
+    row = published["row"]
     wrong = _wrong(row, cell)
     if wrong:
-        raise InputError(f"row.json of run {key} {wrong}", "remove the run from the store and rerun")
+        raise InputError(f"row.json of run {cell['run_key']} {wrong}", "remove the run from the store and rerun")
     flat = {f"{split}/{metric}": row["scores"][split][metric] for split in SPLITS for metric in METRICS}
     for group in NUMBERS:
         values = row.get(group) or {}
@@ -156,8 +145,9 @@ def _wrong(row: Any, cell: Mapping[str, Any]) -> str | None:
     """Why row.json cannot be this cell's."""
     if not isinstance(row, dict):
         return "is no object"
-    for field in ("run_key", "dataset", "seed"):
-        if row.get(field) != cell[field]:
+    for field in SAME:
+        # Older study files name no fingerprint.
+        if cell.get(field) is not None and row.get(field) != cell[field]:
             return f"has {field} {row.get(field)!r}, the study {cell[field]!r}"
     scores = row.get("scores")
     for split in SPLITS:

@@ -18,7 +18,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from tyro.extras import SubcommandApp
 
 import bbqrec
-from bbqrec.cli_prepare import Download, prepare_app
+from bbqrec.cli_prepare import Download, Sha256, prepare_app
 from bbqrec.errors import InputError
 
 RunKey = Annotated[str, tyro.conf.arg(name="run")]
@@ -68,6 +68,8 @@ class Train:
         run = run_config(self.method, dataset, self.seed, self.profile, self.set)
         store, attempt = Store(self.store), uuid.uuid4().hex[:12]
         _print(f"{self.method} on {dataset.name}, seed {self.seed}: run {run.recommender_key}")
+        if store.has("recommender", run.recommender_key):
+            _print(f"the store holds run {run.recommender_key}: nothing is computed")
         for stage in (run_quantizer, run_recommender):
             for report in stage(run, dataset, store, attempt=attempt, device=self.device):
                 _print(epoch_line(report))
@@ -202,6 +204,12 @@ def _store_with(url: str, run_key: str) -> "Store":
 
 _PAIRS = ConstructorRegistry()
 """NAME=VALUE arguments, for instance text=vectors.npz or recommender.epochs=3."""
+_EXAMPLES = {
+    Path: "text=vectors.npz",
+    str: "recommender.epochs=3",
+    Sha256: "reviews_Toys_and_Games_5.json.gz=SHA256",
+}
+"""By the type of the value, which tells the options apart."""
 
 
 @_PAIRS.primitive_rule
@@ -209,15 +217,14 @@ def _pairs(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict] | None:
     if get_origin(info.type) is not dict:
         return None
     value_type = get_args(info.type)[1]
+    example = _EXAMPLES[value_type]
 
     def parse(words: list[str]) -> dict:
         pairs = {}
         for word in words:
             name, sign, value = word.partition("=")
             if not (name and sign and value):
-                raise InputError(
-                    f"{word!r} is not of the form NAME=VALUE", "write it without spaces, as in text=vectors.npz"
-                )
+                raise InputError(f"{word!r} is not of the form NAME=VALUE", f"write it without spaces, as in {example}")
             if name in pairs:
                 raise InputError(f"{name} is given twice", "give it once")
             pairs[name] = value_type(value)

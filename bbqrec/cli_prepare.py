@@ -20,6 +20,10 @@ prepare_app = SubcommandApp()
 """A source registers its command here."""
 
 
+class Sha256(str):
+    """64 hexadecimal digits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """Where the data set goes."""
@@ -97,7 +101,7 @@ class Download:
     """Which files: the 5-core reviews, all reviews, titles and descriptions, image features."""
     site: str = OFFICIAL_SITE
     """Web address that has the folders of the official site."""
-    sha256: dict[str, str] = field(default_factory=dict)
+    sha256: dict[str, Sha256] = field(default_factory=dict)
     """Hashes that the files must have, as FILE=HASH."""
 
     def run(self) -> None:

@@ -61,6 +61,8 @@ class QuantizerConfig:
         _at_least(self, 0, "alpha", "beta", "gamma", "gamma_warmup_epochs", "club_steps", "id_std", "weight_decay")
         _above_zero(self, "tau", "learning_rate", "club_learning_rate")
         _share(self, "dropout", "unquantized_share")
+        if not self.contrastive and not self.modalities:
+            raise ValueError(f"contrastive=False with components={self.components} leaves nothing to learn from")
         if self.contrastive and self.vector_width % self.sequence_heads:
             raise ValueError(f"sequence_heads={self.sequence_heads} must divide the width of v, {self.vector_width}")
 

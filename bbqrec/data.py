@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
-from bbqrec.datasets.canonical import load_dataset, save_dataset, statistics
+from bbqrec.datasets.canonical import MIN_ITEMS, load_dataset, save_dataset, statistics
+from bbqrec.errors import InputError
 from bbqrec.schema import PAD, Dataset
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "batches",
     "evaluation_part",
     "load_dataset",
+    "require_targets",
     "save_dataset",
     "statistics",
     "training_part",
@@ -56,6 +58,16 @@ class Windows:
 def training_part(dataset: Dataset) -> Sequences:
     """Every user's items but the last two, which are the targets of validation and test."""
     return _cut(dataset, 2, None)
+
+
+def require_targets(dataset: Dataset) -> None:
+    """Raises InputError if no user has an item to train on that follows another one."""
+    if np.diff(dataset.offsets).max() <= MIN_ITEMS:
+        found = f"every user has {MIN_ITEMS} items, of which 2 are held out"
+        raise InputError(
+            f"data set {dataset.name} has nothing to learn from: {found}",
+            f"give users of {MIN_ITEMS + 1} items or more",
+        )
 
 
 def evaluation_part(

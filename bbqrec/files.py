@@ -69,12 +69,19 @@ class Files:
 
     def folders(self, name: str) -> list[str]:
         """Names of the folders directly under a folder, sorted."""
+        return self._entries(name, "directory")
+
+    def files(self, name: str) -> list[str]:
+        """Names of the files directly under a folder, sorted."""
+        return self._entries(name, "file")
+
+    def _entries(self, name: str, kind: str) -> list[str]:
         with self._reported():
             try:
                 entries = self._system.ls(self._path(name), detail=True)
             except FileNotFoundError:
                 return []
-            return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+            return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == kind)
 
     def remove(self, name: str) -> None:
         """Removes a file or a folder with all it holds, if it is there."""

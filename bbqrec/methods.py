@@ -107,13 +107,18 @@ def run_config(
     """The complete run of a method on a data set: profile first, then overrides.
 
     Components that the data set has no features for are left out, so that on a data set without images the full model
-    and `w/o image` are one run. Raises InputError for an unknown method or profile, a misspelt override, or a method
-    of which nothing is left.
+    and `w/o image` are one run. Raises InputError for an unknown method or profile, an override that is misspelt or no
+    field of a stage (data set and seed are arguments of their own), or a method of which nothing is left.
     """
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}", f"use one of {', '.join(METHODS)}")
     if profile not in PROFILES:
         raise InputError(f"unknown profile {profile!r}", f"use one of {', '.join(PROFILES)}")
+    for path, value in (overrides or {}).items():
+        stage, _, name = path.partition(".")
+        if stage not in ("quantizer", "recommender") or not name:
+            what = f"override {path}={value!r} names no field of a stage"
+            raise InputError(what, "write quantizer.FIELD=VALUE or recommender.FIELD=VALUE")
     chosen = METHODS[method]
     run = RunConfig(
         dataset=dataset.name,
@@ -130,7 +135,10 @@ def run_config(
             f"method {method} needs {' or '.join(absent)} features, data set {dataset.name} has none",
             "prepare the data set with --features NAME=FILE or choose another method",
         )
-    return replace(run, quantizer=replace(run.quantizer, components=kept))
+    try:
+        return replace(run, quantizer=replace(run.quantizer, components=kept))
+    except ValueError as error:
+        raise InputError(f"data set {dataset.name} has no {' or '.join(absent)}", str(error)) from error
 
 
 def absent_components(config: QuantizerConfig, dataset: Dataset) -> tuple[str, ...]:

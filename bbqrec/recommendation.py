@@ -1,5 +1,7 @@
 """A finished run put to use: the items it recommends to a user."""
 
+from typing import Any
+
 import torch
 from safetensors.torch import load
 
@@ -19,9 +21,10 @@ from bbqrec.store import Store
 def recommend(store: Store, run_key: str, dataset: Dataset, user_id: str, k: int) -> list[tuple[str, str, float]]:
     """The k best (item ID, title, log-probability) for a user's next item, given all items that the user has had.
 
-    The beam is the run's, or k if that is wider. Raises InputError for an unknown run or user, or another data set.
+    The beam is the run's, or k if that is wider. Raises InputError for an unknown run or user, another data set, or a
+    run of another version of the program, whose model this one may not be able to read.
     """
-    run: RunConfig = from_json(RunConfig, store.read_json(RECOMMENDER, run_key, "config.json"))
+    run = _same_version(store.read_json(RECOMMENDER, run_key, "config.json"), run_key)
     if run.fingerprint != dataset.fingerprint:
         raise InputError(
             f"run {run_key} was trained on {run.dataset} {run.fingerprint[:12]}, not on {dataset.fingerprint[:12]}",
@@ -43,3 +46,14 @@ def recommend(store: Store, run_key: str, dataset: Dataset, user_id: str, k: int
     return [
         (str(dataset.item_ids[item]), str(dataset.titles[item]), score) for item, score in item_lists(beams, trie, k)[0]
     ]
+
+
+def _same_version(config: dict[str, Any], run_key: str) -> RunConfig:
+    other = InputError(f"run {run_key} was made by another version of bbqrec", "train it again")
+    try:
+        run: RunConfig = from_json(RunConfig, config)
+    except InputError as error:  # a field that is no more
+        raise other from error
+    if run.recommender_key != run_key:
+        raise other
+    return run

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from bbqrec.config import RunConfig, to_json
+from bbqrec.config import QuantizerConfig, RecommenderConfig, RunConfig, to_json
+from bbqrec.data import require_targets
 from bbqrec.errors import InputError
 from bbqrec.quantizer_training import QuantizerTrainer
 from bbqrec.recommender_training import RecommenderTrainer
@@ -32,11 +33,11 @@ def run_quantizer(
     key = run.quantizer_key
     if store.has(QUANTIZER, key):
         return
-    _same_data(run, dataset)
+    _check_data(run, dataset)
     place = resolve_device(device)
     trainer = QuantizerTrainer(run.quantizer, dataset, run.seed, place)
     log = RunLog.begin()
-    yield from _epochs(QUANTIZER, key, run.quantizer.epochs, trainer, store, attempt, log)
+    yield from _epochs(QUANTIZER, key, run.quantizer, trainer, store, attempt, log)
     codes = trainer.model.codes(dataset.num_items)
     row = quantizer_row(key, trainer, codes, log, place)
     _publish(
@@ -46,7 +47,7 @@ def run_quantizer(
         attempt,
         log,
         {
-            "codes.npy": _npy(codes.codes.astype(np.int16)),
+            "codes.npy": _npy(codes.codes.astype(np.int32)),
             "vectors.npy": _npy(codes.vectors),
             "codebooks.npy": _npy(codes.codebooks),
             "model.safetensors": save({k: v.cpu().contiguous() for k, v in trainer.model.state_dict().items()}),
@@ -72,12 +73,12 @@ def run_recommender(
     key = run.recommender_key
     if store.has(RECOMMENDER, key):
         return
-    _same_data(run, dataset)
+    _check_data(run, dataset)
     codes = load_codes(run, store)
     place = resolve_device(device)
     trainer = RecommenderTrainer(run.recommender, dataset, codes, run.seed, place)
     log = RunLog.begin()
-    yield from _epochs(RECOMMENDER, key, run.recommender.epochs, trainer, store, attempt, log)
+    yield from _epochs(RECOMMENDER, key, run.recommender, trainer, store, attempt, log)
     judged = time.perf_counter()
     ranks = {split: trainer.judge(split) for split in ("valid", "test")}
     log.seconds += time.perf_counter() - judged
@@ -100,7 +101,7 @@ def run_recommender(
 
 def load_codes(run: RunConfig, store: Store) -> Codes:
     """The published quantizer of a run. Raises InputError if it is missing, damaged or made by another config."""
-    remedy = "run the same command again: it computes what is missing"
+    remedy = "run `bbqrec train` or the study again: it computes what is missing"
     folder = store.get(QUANTIZER, run.quantizer_key)
     if folder is None:
         raise InputError(f"quantizer {run.quantizer_key} is not in store {store.url}", remedy)
@@ -127,21 +128,36 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _epochs(
-    stage: str, key: str, epochs: int, trainer: Trainer, store: Store, attempt: str, log: RunLog
+    stage: str,
+    key: str,
+    config: QuantizerConfig | RecommenderConfig,
+    trainer: Trainer,
+    store: Store,
+    attempt: str,
+    log: RunLog,
 ) -> Iterator[EpochReport]:
-    """Train to the end from the newest checkpoint. A checkpoint is saved before its epoch is reported."""
+    """Train to the end from the newest checkpoint. A checkpoint is saved before its epoch is reported.
+
+    Raises InputError for a loss that is not finite: the config asks for steps too large.
+    """
     saved = store.load_progress(stage, key)
     if saved is not None:
         trainer.unpack(saved.files["state.safetensors"])
         log.resume(saved.files["log.json"])
     while not trainer.finished():
         begun = time.perf_counter()
-        metrics = trainer.train_epoch()
+        try:
+            metrics = trainer.train_epoch()
+        except FloatingPointError as error:
+            rates = {name: rate for name, rate in to_json(config).items() if name.endswith("learning_rate")}
+            found = ", ".join(f"{name}={rate:g}" for name, rate in rates.items())
+            remedy = f"lower {' or '.join(f'{stage}.{name}' for name in rates)}"
+            raise InputError(f"{stage} diverged with {found}: {error}", remedy) from error
         log.seconds += time.perf_counter() - begun
         log.metrics.append({"epoch": trainer.epoch, **metrics})
         files: Files = {"state.safetensors": trainer.pack(), "log.json": log.pack()}
         store.save_progress(stage, key, attempt, trainer.epoch, files)
-        yield EpochReport(stage=stage, epoch=trainer.epoch, epochs=epochs, metrics=metrics)
+        yield EpochReport(stage=stage, epoch=trainer.epoch, epochs=config.epochs, metrics=metrics)
 
 
 def _publish(store: Store, stage: str, key: str, attempt: str, log: RunLog, files: Files) -> None:
@@ -152,12 +168,14 @@ def _publish(store: Store, stage: str, key: str, attempt: str, log: RunLog, file
     store.clear_progress(stage, key)
 
 
-def _same_data(run: RunConfig, dataset: Dataset) -> None:
+def _check_data(run: RunConfig, dataset: Dataset) -> None:
+    """Raises InputError for another data set than the run's, and for one that leaves nothing to train on."""
     if run.fingerprint != dataset.fingerprint:
         raise InputError(
             f"data set {dataset.name} is {dataset.fingerprint[:12]}, the run was planned for {run.fingerprint[:12]}",
             "give the folder that the run was planned with",
         )
+    require_targets(dataset)
 
 
 def _npy(array: np.ndarray) -> bytes:

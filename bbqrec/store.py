@@ -175,6 +175,10 @@ class Store:
             what = f"{self.url}/{path_in_store} is not JSON ({one_line(error)})"
             raise InputError(what, "remove it and run the command that writes it") from error
 
+    def json_names(self, folder: str) -> list[str]:
+        """The JSON files directly under a folder, without their ending, sorted."""
+        return sorted(name.removesuffix(".json") for name in self._files.files(folder) if name.endswith(".json"))
+
     def _cache(self) -> Path:
         root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         return root / "bbqrec" / hashlib.sha256(self.url.encode()).hexdigest()[:12]

@@ -12,13 +12,15 @@ import tyro
 from rich.console import Console
 
 from analysis.report import write_report
-from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
+from bbqrec.datasets.synthetic import SyntheticConfig, is_generated, prepare_synthetic
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 from sweeps.connection import AUTO
 from sweeps.launch import Resources, launch
 from sweeps.ledger import Ledger
 from sweeps.study import Study
+
+log = logging.getLogger(__name__)
 
 EMBEDDED = "synthetic"
 """Name of the data set that comes with the program."""
@@ -86,10 +88,11 @@ class StudyCommand:
         if self.dry_run:
             return 0
         ledger = launch(plan, store, resources, console=console, command=command)
-        write_report(store, study.name, self.out)
+        write_report(store, ledger.description(), self.out)
         for name in self.prints:
             console.print((self.out / f"{name}.md").read_text(), highlight=False, markup=False, soft_wrap=True)
-        console.print(f"tables and figures: {self.out.resolve()}", highlight=False, markup=False, soft_wrap=True)
+        where = f"tables and figures of study {plan.key}: {self.out.resolve()}"
+        console.print(where, highlight=False, markup=False, soft_wrap=True)
         return _status(ledger)
 
 
@@ -135,11 +138,16 @@ def _overrides(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _embedded(store: Store) -> Path:
-    """Folder of the embedded data set, generated if it is not there: in a local store, else in the user's cache."""
+    """Folder of the embedded data set: in a local store, else in the user's cache.
+
+    Generated if it is not there, and anew if other options or another version of the generator made what is there.
+    """
     parent = Path(store.url) if store.is_local else Path("~/.cache/bbqrec").expanduser()
-    folder = parent / "data" / EMBEDDED
-    if not (folder / "dataset.json").exists():
-        prepare_synthetic(SyntheticConfig(), folder, EMBEDDED)
+    folder, config = parent / "data" / EMBEDDED, SyntheticConfig()
+    if not is_generated(folder, config):
+        if (folder / "dataset.json").exists():
+            log.warning("%s was made with other options or another version of the generator: generated anew", folder)
+        prepare_synthetic(config, folder, EMBEDDED)
     return folder
 
 

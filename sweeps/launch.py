@@ -1,5 +1,6 @@
 """Computes what a plan misses with Ray Tune, and keeps the study file in the store up to date."""
 
+import math
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ class Resources:
     def __post_init__(self) -> None:
         for name, least in (("gpus_per_run", 0), ("cpus_per_run", 0.01), ("max_concurrent", 1)):
             value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"--{name.replace('_', '-')} {value} is not finite", f"give at least {least}")
             if value is not None and value < least:
                 raise InputError(f"--{name.replace('_', '-')} {value} is too small", f"give at least {least}")
 

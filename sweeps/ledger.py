@@ -90,16 +90,12 @@ class Ledger:
             rows.append({**asdict(cell), "status": status, "error": self.errors.get(cell.run_key)})
         return rows
 
-    def write(self, final: bool = False) -> None:
-        """Writes the study file. A passing fault of the store stops nothing, except the `final` one.
-
-        At the end nothing runs any more: runs that were interrupted are pending.
-        """
-        if final:
-            self.status = {key: "pending" if state == "running" else state for key, state in self.status.items()}
+    def description(self) -> dict[str, Any]:
+        """The study file."""
         study = self.plan.study
-        value = {
+        return {
             "name": study.name,
+            "key": self.plan.key,
             "created": self.created,
             "command": self.command,
             "profile": study.profile,
@@ -107,8 +103,17 @@ class Ledger:
             "cells": self.cells(),
             "plan": self.plan.summary(),
         }
+
+    def write(self, final: bool = False) -> None:
+        """Writes the study file, and a copy under the study's plain name. Only a fault of the `final` one stops it.
+
+        At the end nothing runs any more: runs that were interrupted are pending.
+        """
+        if final:
+            self.status = {key: "pending" if state == "running" else state for key, state in self.status.items()}
         try:
-            self.store.write_json(f"study/{study.name}.json", value)
+            for name in (self.plan.key, self.plan.study.name):
+                self.store.write_json(f"study/{name}.json", self.description())
         except InputError as error:
             if final:
                 raise

@@ -10,6 +10,7 @@ from ray.tune import Callback
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from sweeps.ledger import Ledger
 
@@ -96,11 +97,11 @@ class Progress(Callback):
 
     def panel(self) -> Table:
         """The state and the running runs with their epochs."""
-        table = Table(title=self.line(), title_justify="left", show_header=False, box=None)
+        table = Table(title=Text(self.line()), title_justify="left", show_header=False, box=None)
         for key, run in self.ledger.plan.runs.items():
             if self.ledger.status[key] == "running":
                 epoch, epochs = self.epochs.get(key, (0, run_epochs(run.config, run.stage)))
-                table.add_row(run.name, f"epoch {epoch}/{epochs}")
+                table.add_row(Text(run.name), f"epoch {epoch}/{epochs}")
         return table
 
     def eta(self) -> float | None:

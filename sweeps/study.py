@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from bbqrec.config import RunConfig
-from bbqrec.data import load_dataset
+from bbqrec.config import RunConfig, digest
+from bbqrec.data import load_dataset, require_targets
 from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, PROFILES, absent_components, run_config
 from bbqrec.schema import Dataset
@@ -32,6 +32,7 @@ class Cell:
     method: str
     label: str
     dataset: str
+    fingerprint: str
     seed: int
     quantizer_key: str
     run_key: str
@@ -62,6 +63,14 @@ class Plan:
     """Validation NDCG@10 of the recommenders that are done."""
     folders: Mapping[str, str]
     """Fingerprint of each data set -> its folder."""
+
+    @property
+    def key(self) -> str:
+        """Name of the study file: another for other cells, another profile or other overrides; their order is free."""
+        study = self.study
+        cells = sorted([c.dataset, c.fingerprint, c.method, str(c.seed), c.run_key] for c in self.cells)
+        overrides = {field: str(value) for field, value in study.overrides.items()}
+        return f"{study.name}-{digest([cells, study.profile, overrides])[:8]}"
 
     @property
     def missing(self) -> tuple[Run, ...]:
@@ -124,7 +133,7 @@ class Study:
             raise InputError("the study has no cells", "give at least one variant and one data set")
 
     def plan(self, store: Store) -> Plan:
-        """The graph of runs. Raises InputError for a bad folder, override or two data sets of one name."""
+        """The graph of runs. Raises InputError for a bad folder, data set or override, or two data sets of one name."""
         cells: list[Cell] = []
         quantizers: dict[str, Run] = {}
         recommenders: dict[str, Run] = {}
@@ -154,6 +163,7 @@ class Study:
                             method=method,
                             label=METHODS[method].label,
                             dataset=dataset.name,
+                            fingerprint=dataset.fingerprint,
                             seed=seed,
                             quantizer_key=needed,
                             run_key=run.recommender_key,
@@ -170,6 +180,7 @@ class Study:
         loaded: dict[str, tuple[Path, Dataset]] = {}
         for folder in dict.fromkeys(Path(f).expanduser().resolve() for f in self.datasets):
             dataset = load_dataset(folder)
+            require_targets(dataset)
             other = loaded.setdefault(dataset.name, (folder, dataset))
             if other[1].fingerprint != dataset.fingerprint:
                 raise InputError(

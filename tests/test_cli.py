@@ -58,6 +58,12 @@ def test_what_the_store_holds_is_not_trained_again(root, key, capsys):
     main(f"train --dataset {root}/shop --store {root}/runs --method tiger --seed 3 {SMALL}".split())
     said = capsys.readouterr().out
     assert "1/2" not in said and said.endswith(f"run {key}\n")
+    assert f"the store holds run {key}: nothing is computed" in said
+
+
+def test_a_fresh_run_does_not_say_that_it_comes_from_the_store(root, capsys):
+    main(f"train --dataset {root}/shop --store {root}/second --method tiger --seed 4 {SMALL}".split())
+    assert "the store holds" not in capsys.readouterr().out
 
 
 def test_evaluate_prints_what_the_ranks_say(root, key, capsys):

@@ -156,6 +156,16 @@ def test_a_data_set_without_images_makes_equal_runs_of_full_and_without_image(ti
         run_config("tiger", replace(tiny_dataset, features={}), 1)
 
 
+def test_an_override_that_does_not_suit_what_is_left_of_the_components(tiny_dataset):
+    """3 heads divide 3 x 5 of text, image and ID, but not 2 x 5."""
+    bare = replace(tiny_dataset, features={"text": tiny_dataset.features["text"]})
+    overrides = {"quantizer.width": 5, "quantizer.sequence_heads": 3}
+    assert run_config("bbqrec", tiny_dataset, 1, "tiny", overrides).quantizer.vector_width == 15
+    said = r"data set tiny has no image: sequence_heads=3 must divide the width of v, 10"
+    with pytest.raises(InputError, match=said):
+        run_config("bbqrec", bare, 1, "tiny", overrides)
+
+
 def test_profiles_and_overrides_reach_the_run(tiny_dataset):
     for profile, changes in PROFILES.items():
         for method in METHODS:
@@ -182,6 +192,11 @@ def test_an_override_that_a_method_must_not_lose(tiny_dataset):
         ("bbqrec/no-sound", "tiny", {}, "bbqrec/no-sound"),
         ("bbqrec", "huge", {}, "huge"),
         ("bbqrec", "tiny", {"quantizer.levles": 3}, "levles"),
+        ("bbqrec", "tiny", {"seed": 7}, "override seed=7 names no field of a stage"),
+        ("bbqrec", "tiny", {"dataset": "toys"}, "dataset='toys'"),
+        ("bbqrec", "tiny", {"fingerprint": "f"}, r"quantizer\.FIELD=VALUE or recommender\.FIELD=VALUE"),
+        ("bbqrec", "tiny", {"quantizer": 3}, "override quantizer=3"),
+        ("bbqrec/no-rec", "tiny", {"quantizer.components": "id"}, "nothing to learn from"),
     ],
 )
 def test_bad_names_are_bad_input(tiny_dataset, method, profile, overrides, word):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bbqrec.config import to_json
+from bbqrec.config import STAGE_VERSIONS, to_json
 from bbqrec.errors import InputError
 from bbqrec.methods import run_config
 from bbqrec.metrics import scores
@@ -75,7 +75,7 @@ def test_reports_and_files(run, tiny_dataset, straight):
     assert not any("test" in name for r in (*first, *second) for name in r.metrics)
     assert files(store, "quantizer", run.quantizer_key) == QUANTIZER_FILES | RECORDS
     assert files(store, "recommender", run.recommender_key) == RECOMMENDER_FILES | RECORDS
-    assert array(store, "quantizer", run.quantizer_key, "codes.npy").dtype == np.int16
+    assert array(store, "quantizer", run.quantizer_key, "codes.npy").dtype == np.int32
     assert array(store, "quantizer", run.quantizer_key, "codes.npy").shape == (tiny_dataset.num_items, 2, 3)
     assert store.load_progress("quantizer", run.quantizer_key) is None
     assert store.load_progress("recommender", run.recommender_key) is None
@@ -158,6 +158,23 @@ def test_another_data_set_is_refused(run, tiny_dataset, straight, tmp_path):
             next(stage(run, other, Store(tmp_path / "store"), attempt="a"))
 
 
+def test_users_of_three_items_leave_nothing_to_train_on(run, tiny_dataset, tmp_path):
+    starts = tiny_dataset.offsets[:-1, None] + np.arange(3)
+    short = replace(tiny_dataset, offsets=np.arange(0, starts.size + 1, 3), items=tiny_dataset.items[starts.ravel()])
+    for stage in (run_quantizer, run_recommender):
+        with pytest.raises(InputError, match="data set tiny has nothing to learn from: every user has 3 items"):
+            next(stage(run, short, Store(tmp_path / "store"), attempt="a"))
+
+
+@pytest.mark.parametrize("stage", ["quantizer", "recommender"])
+def test_a_loss_that_is_not_finite_names_stage_epoch_step_and_learning_rate(run, tiny_dataset, straight, stage):
+    steep = replace(run, **{stage: replace(getattr(run, stage), learning_rate=1e25)})
+    said = rf"^{stage} diverged with .*\blearning_rate=1e\+25: .*(nan|inf) at epoch \d+, step \d+: lower {stage}\."
+    with pytest.raises(InputError, match=said):
+        for train in (run_quantizer, run_recommender):
+            list(train(steep, tiny_dataset, straight[0], attempt="steep", device="cpu"))
+
+
 def test_an_artefact_of_another_config_is_refused(run, straight, tmp_path):
     """Files of another maker under this key, checksums and all: the stage boundary knows its maker."""
     folder = tmp_path / "files"
@@ -219,6 +236,23 @@ def test_recommendations_use_the_whole_history_and_the_selected_weights(run, tin
         recommend(store, run.recommender_key, replace(tiny_dataset, fingerprint="f" * 64), "U00", 5)
     with pytest.raises(InputError):
         recommend(store, "0" * 16, tiny_dataset, "U00", 5)
+
+
+@pytest.mark.parametrize("change", [{"quantizer": {"colour": 3}}, {"recommender": {"heads": 4}}], ids=str)
+def test_a_run_of_another_version_recommends_nothing(run, tiny_dataset, straight, tmp_path, change):
+    config = to_json(run)
+    (stage, fields), *_ = change.items()
+    (tmp_path / "config.json").write_text(json.dumps(config | {stage: config[stage] | fields}))
+    store = Store(tmp_path / "store")
+    store.publish("recommender", "0" * 16, tmp_path, "a")
+    with pytest.raises(InputError, match=f"run {'0' * 16} was made by another version of bbqrec: train it again"):
+        recommend(store, "0" * 16, tiny_dataset, "U00", 5)
+
+
+def test_another_version_of_a_stage_is_another_version(tiny_dataset, straight, monkeypatch):
+    monkeypatch.setitem(STAGE_VERSIONS, "quantizer", STAGE_VERSIONS["quantizer"] + 1)
+    with pytest.raises(InputError, match="another version"):
+        recommend(straight[0], straight[0].keys("recommender")[0], tiny_dataset, "U00", 5)
 
 
 def test_devices():

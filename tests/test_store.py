@@ -199,6 +199,9 @@ def test_json_files_of_studies(any_store: Store) -> None:
     for cells in ([1], [1, 2]):
         any_store.write_json("study/ablations.json", {"cells": cells})
         assert any_store.load_json("study/ablations.json") == {"cells": cells}
+    any_store.write_json("study/ablations-1.json", {})
+    any_store._files.write("study/deep/x.json", b"{}")
+    assert any_store.json_names("study") == ["ablations", "ablations-1"] and any_store.json_names("none") == []
     any_store._files.write("study/ablations.json", b'{"cells": [1')
     with pytest.raises(InputError, match=r"study/ablations\.json is not JSON .*: remove it"):
         any_store.load_json("study/ablations.json")

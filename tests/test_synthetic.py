@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 
 from bbqrec.data import evaluation_part, load_dataset, statistics, training_part
-from bbqrec.datasets.synthetic import FACTORS, Synthetic, SyntheticConfig, prepare_synthetic, synthesize
+from bbqrec.datasets.synthetic import (
+    FACTORS,
+    VERSION,
+    Synthetic,
+    SyntheticConfig,
+    is_generated,
+    prepare_synthetic,
+    synthesize,
+)
 from bbqrec.errors import InputError
 from bbqrec.metrics import scores
 from bbqrec.schema import UNRANKED
@@ -79,6 +87,16 @@ def test_the_truth_is_kept_beside_the_data_set_and_not_in_its_fingerprint(tmp_pa
     (tmp_path / "d" / "truth.parquet").unlink()
     assert load_dataset(tmp_path / "d").fingerprint == prepared.dataset.fingerprint
     assert len(set(map(tuple, made.truth.factors))) == CONFIG.interests == len(set(made.truth.interests))
+
+
+def test_data_of_another_generator_has_another_version(tmp_path):
+    """Other bytes than here: raise VERSION and put the new fingerprint here, else studies go on with the old data."""
+    small = SyntheticConfig(users=50, items=73, values=(2, 2, 2, 3), max_length=12)
+    made = prepare_synthetic(small, tmp_path / "d", "d").dataset
+    assert (VERSION, made.fingerprint[:12]) == (1, "c4fe63a1a461")
+    assert is_generated(tmp_path / "d", small)
+    assert not is_generated(tmp_path / "d", dataclasses.replace(small, zipf=0.7))
+    assert not is_generated(tmp_path, small)
 
 
 def test_threads_walk_as_planted():

@@ -54,6 +54,10 @@ class AmazonSource:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes the GPU if there is one."""
 
+    def __post_init__(self) -> None:
+        if self.core < 0:
+            raise InputError(f"--core {self.core} is negative", "give 0 to keep all")
+
 
 def prepare_amazon(source: AmazonSource, out: Path, name: str) -> Prepared:
     """Read the source and write the data set folder `out`; raises InputError naming file and line or item.

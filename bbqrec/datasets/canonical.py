@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,10 +46,12 @@ def save_dataset(
     items: Int[np.ndarray, "n"],
     features: dict[str, Features],
     tables: Mapping[str, pd.DataFrame] | None = None,
+    generator: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Write a canonical folder at once or not at all, replacing an earlier data set of that folder.
 
-    `tables` are kept beside the data set, as parquet under their names; no part of it and not in its fingerprint.
+    `tables` are kept beside the data set, as parquet under their names, and `generator`, what made it, in its header;
+    they are no part of it and not in its fingerprint.
     Raises InputError for a user with fewer than three items, for non-finite features and for a folder that cannot be
     written or holds something else.
     """
@@ -77,7 +80,7 @@ def save_dataset(
         "interactions": len(items),
         "modalities": {m: {"width": f.values.shape[1], "present": int(f.present.sum())} for m, f in features.items()},
         "fingerprint": dataset.fingerprint,
-    }
+    } | ({} if generator is None else {"generator": dict(generator)})
     require_free(folder)
     attempt = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:

@@ -46,6 +46,8 @@ def read_features(path: Path, item_column: str, listed: np.ndarray | None) -> Fe
     if values.ndim != 2 or values.shape[1] == 0 or values.dtype.kind not in "fiu":
         found = f"{values.dtype} of shape {values.shape}"
         raise InputError(f"features in {path} are {found}", "give one numeric vector per item: (items, width)")
+    if item_ids.ndim != 1:
+        raise InputError(f"item IDs in {path} are of shape {item_ids.shape}", "give one ID per row: (items,)")
     if len(item_ids) != len(values):
         raise InputError(f"{path} has {len(item_ids)} item IDs but {len(values)} rows", "give one row per item ID")
     item_ids = np.array([i.decode() if isinstance(i, bytes) else str(i) for i in item_ids.tolist()], dtype=object)

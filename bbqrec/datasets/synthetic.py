@@ -7,89 +7,25 @@ interest follows from the history. A modality's vector is the sum of its factors
 style that has nothing to do with behaviour. Look-alikes have the vectors of another item and unrelated behaviour.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from bbqrec.config import to_json
 from bbqrec.datasets.canonical import Prepared, save_dataset
-from bbqrec.errors import InputError
+from bbqrec.datasets.synthetic_config import SyntheticConfig
 from bbqrec.schema import Features
 
 FACTORS = ("shared", "text", "image", "hidden")
 VISIBLE = {"text": (0, 1), "image": (0, 2)}
 """The columns of `factors` that a modality shows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SyntheticConfig:
-    """Size and strengths. A strength is the length of a vector's part; shares are of the items."""
-
-    users: int = 2000
-    """Number of users."""
-    items: int = 600
-    """Number of items."""
-    seed: int = 0
-    """Equal seeds give equal data."""
-    mean_length: float = 9.0
-    """Items per user, on average; geometrically distributed from the shortest to the longest."""
-    min_length: int = 5
-    """Items of the shortest history."""
-    max_length: int = 30
-    """Items of the longest history."""
-    values: tuple[int, int, int, int] = (4, 3, 3, 2)
-    """Number of values of the factors shared, text, image and hidden."""
-    moves: tuple[float, float, float, float] = (0.0, 0.2, 0.2, 0.0)
-    """Probability that a thread moves a factor on to the next value of its cycle; otherwise it keeps the value."""
-    follow: float = 0.95
-    """Probability that a factor follows this plan; otherwise it takes any value."""
-    stay: float = 0.7
-    """Probability that the next item belongs to the thread of the last one."""
-    zipf: float = 0.8
-    """Popularity of the r-th most popular item is r^-zipf (within its interest)."""
-    text_width: int = 48
-    """Width of a text vector."""
-    image_width: int = 64
-    """Width of an image vector."""
-    styles: int = 16
-    """Style clusters per modality."""
-    behaviour_strength: float = 1.5
-    """Length of the part of each behaviour factor that the modality shows."""
-    style_strength: float = 3.0
-    """Length of the style's part, which has nothing to do with behaviour."""
-    detail_strength: float = 1.0
-    """Continuous variation within a style, in four directions per modality."""
-    noise_strength: float = 0.5
-    """Length of the item's own noise."""
-    without_text: float = 0.05
-    """Share of the items without text."""
-    without_image: float = 0.15
-    """Share of the items without image."""
-    lookalikes: float = 0.2
-    """Share of the items that come in pairs of near-equal vectors and unrelated behaviour."""
-
-    def __post_init__(self) -> None:
-        for name in ("users", "items", "styles", "text_width", "image_width"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} is too small", "give at least 1")
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed} is negative", "give 0 or more")
-        if not 3 <= self.min_length <= self.mean_length <= self.max_length:
-            found = f"min_length={self.min_length}, mean_length={self.mean_length}, max_length={self.max_length}"
-            raise InputError(f"{found} are not in order", "give 3 <= min <= mean <= max")
-        for name in ("moves", "follow", "stay", "without_text", "without_image", "lookalikes"):
-            if np.min(getattr(self, name)) < 0 or np.max(getattr(self, name)) > 1:
-                raise InputError(f"{name}={getattr(self, name)} is not a share", "give a value from 0 to 1")
-        if min(self.values) < 1 or self.interests * 3 > self.items or self.max_length * 2 > self.items:
-            found = f"{self.items} items with values={self.values} and max_length={self.max_length}"
-            raise InputError(f"{found} do not go together", "give 3 items per interest and 2 per place of a history")
-
-    @property
-    def interests(self) -> int:
-        """Number of combinations of the factors' values."""
-        return int(np.prod(self.values))
+VERSION = 1
+"""Raised by one whenever equal configs give other data than before: the embedded data set is then generated anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +75,7 @@ def prepare_synthetic(config: SyntheticConfig, out: Path, name: str) -> Prepared
         out,
         name=name,
         source="synthetic",
+        generator=_generator(config),
         user_ids=_ids("U", config.users),
         item_ids=_ids("I", config.items),
         titles=np.array(titles, dtype=object),
@@ -148,6 +85,20 @@ def prepare_synthetic(config: SyntheticConfig, out: Path, name: str) -> Prepared
         tables={"truth": table},
     )
     return Prepared(dataset=dataset, notes=("planted truth: truth.parquet",))
+
+
+def is_generated(folder: Path, config: SyntheticConfig) -> bool:
+    """Whether this generator wrote the data set folder with these options, as its header says."""
+    try:
+        header = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(header, dict) and header.get("generator") == _generator(config)
+
+
+def _generator(config: SyntheticConfig) -> dict[str, Any]:
+    """The maker of a data set, as JSON types."""
+    return {"version": VERSION, "config": to_json(config)}
 
 
 def _ids(letter: str, count: int) -> np.ndarray:

@@ -44,6 +44,10 @@ class TabularSource:
     core: int = 0
     """Remove users and items with fewer interactions than this, until there are none; 0 keeps all."""
 
+    def __post_init__(self) -> None:
+        if self.core < 0:
+            raise InputError(f"--core {self.core} is negative", "give 0 to keep all")
+
 
 def prepare_tabular(source: TabularSource, out: Path, name: str) -> Prepared:
     """Read the source and write the data set folder `out`; raises InputError naming file, row or item."""

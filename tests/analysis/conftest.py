@@ -144,6 +144,7 @@ def write_study() -> Callable[..., None]:
                 "method": m,
                 "label": LABELS[m],
                 "dataset": d,
+                "fingerprint": "f" * 64,
                 "seed": s,
                 "quantizer_key": "00",
                 "run_key": key_of(d, m, s),

@@ -73,8 +73,26 @@ def test_a_study_of_which_nothing_is_done(tmp_path, store, write_study, methods)
 
 def test_another_study_has_rows_and_curves(tmp_path, store, publish, write_study):
     finish(store, publish, write_study)
-    store.write_json("study/mine.json", store.load_json("study/ablations.json"))
+    store.write_json("study/mine.json", store.load_json("study/ablations.json") | {"name": "mine"})
     assert [p.name for p in write_report(store, "mine", tmp_path / "out")] == ["curves.csv", "curves.png", "rows.csv"]
+
+
+def test_an_older_study_of_the_name_has_a_report_of_its_own(tmp_path, store, publish, write_study):
+    finish(store, publish, write_study)
+    store.write_json("study/ablations-0a1b2c3d.json", store.load_json("study/ablations.json"))
+    write_study(store, methods=("bbqrec/e",))
+    written = write_report(store, "ablations-0a1b2c3d", tmp_path / "out")
+    assert [p.name for p in written] == FILES
+    assert list(load_rows(tmp_path / "out")["method"]) == ["bbqrec", "bbqrec/s", "bbqrec/e"]
+    assert list(load_rows(store)["method"]) == ["bbqrec/e"]
+
+
+def test_a_study_at_hand_needs_no_study_file(tmp_path, store, publish, write_study):
+    finish(store, publish, write_study)
+    described = store.load_json("study/ablations.json")
+    write_study(store, methods=("bbqrec/e",))  # another driver's
+    assert [p.name for p in write_report(store, described, tmp_path / "out")] == FILES
+    assert len(load_rows(tmp_path / "out")) == 3
 
 
 def test_out_is_a_file(tmp_path, store, write_study):

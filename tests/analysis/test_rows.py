@@ -81,24 +81,33 @@ def test_exports_read_back_equal(tmp_path, partial_rows, suffix):
         ("nowhere", "ablations", ("store nowhere does not exist", "--store")),
         ("nowhere.csv", "ablations", ("nowhere.csv does not exist",)),
         ("gopher://x/y", "ablations", ("gopher", "s3://")),
-        ("store", "baselines", ("no study 'baselines'", "python sweeps/baselines.py")),
+        (
+            "store",
+            "ablations-11111111",
+            ("no study 'ablations-11111111'", "use one of ablations (toys: 9 variants, seeds 0, profile tiny, 2026"),
+        ),
         ("store", "../x", ("unknown study '../x'",)),
     ],
 )
 def test_what_is_not_there(tmp_path, monkeypatch, write_study, source, study, said):
     monkeypatch.chdir(tmp_path)
-    write_study(Store(tmp_path / "store"))
+    write_study(Store(tmp_path / "store"), created="2026-01-02T03:04:05+00:00")
     with pytest.raises(InputError) as caught:
         load_rows(source, study)
     assert all(words in str(caught.value) for words in said), str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"], "reading creates nothing"
 
 
+def test_a_store_without_studies(store):
+    with pytest.raises(InputError, match=r"no study 'baselines': run it first: python sweeps/baselines\.py"):
+        load_rows(store, "baselines")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"seed": 3}, ("has seed 3, the study 0",)),
-        ({"dataset": "other"}, ("has dataset 'other'",)),
+        ({"fingerprint": "e" * 64}, ("has fingerprint 'eeee",)),
         ({"scores": {"valid": {}}}, ("has no score valid/recall@5",)),
         ({"scores": None}, ("has no score",)),
         (
@@ -115,6 +124,45 @@ def test_a_row_that_cannot_be_right(store, publish, write_study, change, said):
     with pytest.raises(InputError) as caught:
         load_rows(store)
     assert all(words in str(caught.value) for words in said), str(caught.value)
+
+
+def test_a_data_set_under_another_name_is_the_study_s(store, publish, write_study):
+    """The run was computed for a copy of the data set; keys come from the fingerprint."""
+    write_study(store, methods=("bbqrec", "bbqrec/e"))
+    publish(store, "toys", "bbqrec", changes={"dataset": "copy"})
+    rows = load_rows(store)
+    assert list(rows["dataset"]) == ["toys", "toys"] and list(rows["status"]) == ["done", "pending"]
+    assert list(rows["fingerprint"]) == ["f" * 64] * 2
+
+
+def test_a_study_file_without_fingerprints_reads_as_before(store, publish, write_study):
+    write_study(store, methods=("bbqrec",))
+    study = store.load_json("study/ablations.json")
+    del study["cells"][0]["fingerprint"]
+    store.write_json("study/ablations.json", study)
+    publish(store, "toys", "bbqrec")
+    assert list(load_rows(store)[["status", "fingerprint"]].iloc[0]) == ["done", "f" * 64]
+
+
+def test_every_cell_of_a_run_is_checked(store, publish, write_study):
+    """Two seeds that a study puts down to one run."""
+    write_study(store, methods=("bbqrec",), seeds=2)
+    study = store.load_json("study/ablations.json")
+    study["cells"][1]["run_key"] = study["cells"][0]["run_key"]
+    store.write_json("study/ablations.json", study)
+    publish(store, "toys", "bbqrec")
+    with pytest.raises(InputError, match="has seed 0, the study 1"):
+        load_rows(store)
+
+
+def test_the_damage_of_a_run_shows_in_all_its_cells(store, publish, write_study):
+    write_study(store, methods=("bbqrec", "bbqrec/e"))
+    study = store.load_json("study/ablations.json")
+    study["cells"][1]["run_key"] = study["cells"][0]["run_key"]
+    store.write_json("study/ablations.json", study)
+    publish(store, "toys", "bbqrec")
+    next(Path(store.url).glob("recommender/*/*/row.json")).write_text("{}")
+    assert all("row.json is damaged" in error for error in load_rows(store)["error"])
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"{", b"\xff"])

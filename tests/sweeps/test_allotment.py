@@ -31,3 +31,9 @@ def test_runs_get_whole_machines_shared_out(options, machines, runs, expected):
 def test_impossible_resources_are_named(option, value):
     with pytest.raises(InputError, match=f"--{option.replace('_', '-')} {value} is too small"):
         Resources(**{option: value})
+
+
+def test_no_number_of_cpus():
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"--cpus-per-run {value} is not finite"):
+            Resources(cpus_per_run=value)

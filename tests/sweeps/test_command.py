@@ -9,17 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
+from small_data import SMALL
 
+from analysis.rows import load_rows
 from bbqrec.data import load_dataset
+from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
 from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, run_config
 from bbqrec.store import Store
 from sweeps.ablations import VARIANTS, Ablations
-from sweeps.command import EMBEDDED, _completed, _overrides, main
+from sweeps.command import EMBEDDED, _completed, _embedded, _overrides, main
+from sweeps.ledger import Ledger
 from sweeps.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -102,12 +108,43 @@ def test_a_dry_run_makes_the_embedded_data_set_prints_the_plan_and_stops(here, c
     assert not Path("results").exists() and not (here / "runs" / "study").exists()
 
 
+@pytest.mark.parametrize("spoil", ["options", "version", "header"])
+def test_an_embedded_data_set_of_another_generator_is_generated_anew(here, monkeypatch, caplog, spoil):
+    folder, config = here / "runs" / "data" / EMBEDDED, SyntheticConfig(users=53, **SMALL)
+    monkeypatch.setattr("sweeps.command.SyntheticConfig", lambda: config)
+    prepare_synthetic(replace(config, seed=spoil == "options"), folder, EMBEDDED)
+    expected = prepare_synthetic(config, here / "expected", EMBEDDED).dataset.fingerprint
+    if spoil != "options":
+        header = json.loads((folder / "dataset.json").read_text())
+        header["generator"]["version"] = 0
+        (folder / "dataset.json").write_text(json.dumps(header) if spoil == "version" else "{")
+    for generated in (True, False):
+        before = folder.stat().st_ino
+        assert load_dataset(_embedded(Store(here / "runs"))).fingerprint == expected
+        assert (folder.stat().st_ino != before) == generated == ("generated anew" in caplog.text)
+        caplog.clear()
+
+
 @pytest.mark.parametrize(("given", "profile"), [([], "tiny"), (["--dataset", "{folder}"], "small")])
 def test_the_profile_follows_the_data_set(here, folder, monkeypatch, given, profile):
     planned, plan = [], Study.plan
     monkeypatch.setattr(Study, "plan", lambda self, store: planned.append(self) or plan(self, store))
     assert main(Ablations, ["--dry-run", *(word.format(folder=folder) for word in given)]) == 0
     assert planned[0].profile == profile
+
+
+def test_the_report_is_of_the_study_that_was_run(here, folder, monkeypatch, capsys):
+    """Another driver writes its study under the same name meanwhile."""
+
+    def launch(plan, store, resources, **options) -> Ledger:
+        Ledger(Study(name="ablations", methods=("tiger",), datasets=(folder,)).plan(store), store).write(final=True)
+        return Ledger(plan, store)
+
+    monkeypatch.setattr("sweeps.command.launch", launch)
+    with pytest.raises(KeyboardInterrupt):  # nothing was computed
+        Ablations(variants=("bbqrec", "bbqrec/e"), dataset=(folder,), out=here / "out").run(Console(), "")
+    assert list(load_rows(here / "out")["method"]) == ["bbqrec", "bbqrec/e"]
+    assert "tables and figures of study ablations-" in capsys.readouterr().out
 
 
 def descendants(pid: int) -> list[int]:

@@ -37,6 +37,7 @@ def test_the_study_file_says_what_was_asked_and_what_became_of_it(ledger, store)
         "method": "bbqrec",
         "label": "BBQRec",
         "dataset": "toy",
+        "fingerprint": next(iter(ledger.plan.folders)),
         "seed": 0,
         "quantizer_key": full.quantizer_key,
         "run_key": full.run_key,
@@ -45,6 +46,17 @@ def test_the_study_file_says_what_was_asked_and_what_became_of_it(ledger, store)
         "error": "quantizer failed: ValueError: loss is nan",
     }
     assert [cell["status"] for cell in written["cells"]] == ["failed", "failed", "pending"]
+
+
+def test_another_study_of_the_name_leaves_the_first_one_s_file(ledger, study, store):
+    ledger.write()
+    key = ledger.plan.key
+    assert store.load_json(f"study/{key}.json") == store.load_json("study/ablations.json") == ledger.description()
+    subset = Ledger(study(methods=("bbqrec",)).plan(store), store)
+    subset.write()
+    assert store.load_json("study/ablations.json") == subset.description()
+    assert store.load_json(f"study/{key}.json") == ledger.description()
+    assert store.json_names("study") == sorted(["ablations", key, subset.plan.key])
 
 
 def test_done_means_published(ledger, study, store):

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from small_data import SMALL
 
-from sweeps.ledger import Ledger
+from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
+from sweeps.ledger import Best, Ledger
 from sweeps.progress import Progress, duration, reason
 
 
@@ -74,6 +76,19 @@ def test_on_a_terminal_the_panel_lists_the_running_runs(watched):
         watched.show(force=True)
     shown = watched.console.file.getvalue()
     assert "toy bbqrec seed 0 quantizer" in shown and "epoch 1/2" in shown and "running 1" in shown
+
+
+def test_names_are_text_and_no_markup(study, store, tmp_path):
+    """A data set may be called anything."""
+    prepare_synthetic(SyntheticConfig(users=53, seed=3, **SMALL), tmp_path / "x", "to[/red]y [b]")
+    ledger = Ledger(study(methods=("bbqrec",), datasets=(tmp_path / "x",)).plan(store), store)
+    quantizer = ledger.plan.missing[0]
+    ledger.best = Best(0.5, "to[/red]y [b] bbqrec")
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    with Progress(ledger, console, slots=2, clock=Clock()) as watched:
+        watched.on_trial_start(1, [], trial_of(quantizer))
+        watched.show(force=True)
+    assert console.file.getvalue().count("to[/red]y [b] bbqrec") >= 2
 
 
 def test_the_reason_is_the_last_line_of_the_last_failure(tmp_path):

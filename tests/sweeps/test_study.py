@@ -86,6 +86,23 @@ def test_a_damaged_row_is_planned_again(study, store, caplog):
     assert "damaged" in caplog.text
 
 
+def test_a_study_s_key_says_what_was_asked_for(study, store, tmp_path):
+    one, two, other = ("bbqrec", "tiger"), ("tiger", "bbqrec"), tmp_path / "other"
+    prepare_synthetic(SyntheticConfig(users=54, seed=4, **SMALL), other, "toy")
+    key = study(methods=one).plan(store).key
+    assert key.startswith("ablations-") and key == study(methods=two).plan(store).key
+    assert key == study(methods=one, overrides={"quantizer.epochs": "2"}).plan(store).key
+    changed = [
+        {"methods": one[:1]},
+        {"seeds": 2},
+        {"datasets": (other,)},
+        {"profile": "small"},
+        {"overrides": {"quantizer.alpha": 0.5}},
+    ]
+    keys = {study(**{"methods": one, **options}).plan(store).key for options in changed}
+    assert len(keys) == len(changed) and key not in keys
+
+
 def test_the_plan_is_printed_as_a_table(study, store):
     text = io.StringIO()
     Console(file=text, width=100).print(study().plan(store).table())
@@ -118,6 +135,15 @@ def test_two_data_sets_of_one_name_are_refused_and_one_given_twice_is_one(study,
     prepare_synthetic(SyntheticConfig(users=54, seed=4, **SMALL), other, "toy")
     with pytest.raises(InputError, match="different data sets named 'toy'"):
         study(datasets=(folder, other)).plan(store)
+
+
+def test_a_data_set_without_a_training_target_is_refused_before_ray_starts(study, store, tmp_path):
+    short = tmp_path / "short"
+    prepare_synthetic(
+        SyntheticConfig(users=53, **{**SMALL, "min_length": 3, "mean_length": 3, "max_length": 3}), short, "s"
+    )
+    with pytest.raises(InputError, match="data set s has nothing to learn from"):
+        study(datasets=(short,)).plan(store)
 
 
 def test_folders_are_absolute_since_workers_change_their_directory(study, store, folder, monkeypatch):

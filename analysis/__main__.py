@@ -16,10 +16,10 @@ app = SubcommandApp()
 
 
 @app.command(name="report")
-def report(store: str = "runs", study: str = "ablations", out: Path = Path("results/ablations")) -> None:
+def report(store: str = "runs", study: str = "ablations", out: Path = Path("out")) -> None:
     """Write a study's tables, figures, rows and learning curves.
 
-    Example: python -m analysis report --store s3://bucket/runs --study ablations --out results/ablations
+    Example: python -m analysis report --store s3://bucket/runs --study ablations --out out
 
     Args:
         store: Folder or URL of the results, or exported rows (a folder with rows.csv or rows.parquet, or the file).

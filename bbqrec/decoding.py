@@ -60,6 +60,7 @@ def beam_search(
     The score of a child is its parent's plus the sum of its codes' log-probabilities (one code per component);
     `among_children` normalises that sum over the children that exist (objective `children`).
     Only existing children are scored. With `beam` at least the number of IDs this is exhaustive.
+    Raises FloatingPointError for scores that are not numbers: training has diverged.
     """
     device = trie.items.device
     start = torch.zeros(batch, 1, dtype=torch.long, device=device)
@@ -67,6 +68,8 @@ def beam_search(
     scores = _gather_sum(log_probs[:, 0], trie.codes[0])  # (B, n)
     if among_children:
         scores = torch.log_softmax(scores, dim=1)
+    if bool(torch.isnan(scores).any()):
+        raise FloatingPointError("the scores of the first level are not numbers")
     scores, nodes = scores.topk(min(beam, scores.shape[1]), dim=1)
     parents = start.expand_as(nodes)
     for level in range(1, len(trie.codes)):

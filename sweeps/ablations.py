@@ -30,7 +30,7 @@ class Ablations(StudyCommand):
 
     variants: tuple[str, ...] = VARIANTS
     """Methods to compare, out of `bbqrec methods`."""
-    out: Path = Path("results/ablations")
+    out: Path = Path("out")
     """Folder of the tables and figures."""
 
     name = "ablations"

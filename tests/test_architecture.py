@@ -21,7 +21,7 @@ LAYERS = (
     "datasets",
     "data semantic_ids",
     "quantizer recommender baselines decoding",
-    "examples generation",
+    "examples generation trie_likelihood",
     "evaluation checkpoint",
     "training",
     "quantizer_training recommender_training",

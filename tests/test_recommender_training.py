@@ -40,17 +40,18 @@ def trainer(seed: int = 3, **changes) -> RecommenderTrainer:
 
 
 @pytest.mark.parametrize("history", ["prefix", "packed"])
-def test_held_out_items_never_enter_training(monkeypatch, history):
+@pytest.mark.parametrize("objective", ["codes", "children"])
+def test_held_out_items_never_enter_training(monkeypatch, history, objective):
     seen = []
-    forward = Recommender.forward
+    states = Recommender.states
 
     def watched(self, batch):
         assert self.training
         seen.append((batch.history, batch.target, batch.visible))
-        return forward(self, batch)
+        return states(self, batch)
 
-    monkeypatch.setattr(Recommender, "forward", watched)
-    loop = trainer(history=history)
+    monkeypatch.setattr(Recommender, "states", watched)
+    loop = trainer(history=history, objective=objective, label_smoothing=0.0)
     loop.train_epoch()
     for tensors in seen:
         assert all(tensor.max() < SHARED_ITEMS for tensor in tensors[:2])
@@ -194,6 +195,9 @@ def test_layouts_and_disambiguation():
         {"layout": "flat", "disambiguate": True, "similarity": False},
         {"layout": "flat", "inherit_codebook": True, "history": "packed"},
         {"disambiguate": True, "inherit_codebook": True},
+        {"objective": "children", "label_smoothing": 0.0},
+        {"objective": "children", "label_smoothing": 0.0, "history": "packed", "disambiguate": True},
+        {"objective": "children", "label_smoothing": 0.0, "layout": "flat"},
         {"similarity_init": "uniform", "fusion": "sum", "attention_scale": "sqrt", "decay": "constant"},
     ],
     ids=str,
@@ -204,3 +208,11 @@ def test_other_layouts_train_and_rank(changes):
     assert np.isfinite(report["loss"])
     ranks = loop.judge("test")
     assert ((ranks >= 1) & ((ranks <= 40) | (ranks == ranks.dtype.type(np.iinfo(np.int32).max)))).all()
+
+
+def test_weights_that_the_last_step_broke_are_not_ranked_with():
+    """One batch: no later loss would tell."""
+    loop = trainer(batch_size=500, learning_rate=1e20, warmup_steps=0)
+    with pytest.raises(FloatingPointError, match="are not numbers"):
+        loop.train_epoch()
+    assert loop.epoch == 0 and not loop.best

@@ -136,6 +136,8 @@ def _result(published: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, 
         flat |= {f"{group}/{name}": float(v) for name, v in values.items() if isinstance(v, int | float)}
     origin = row.get("provenance") or {}
     flat |= {f"provenance/{name}": None if origin.get(name) is None else str(origin[name]) for name in PROVENANCE}
+    first = (row.get("quantizer_provenance") or {}).get("commit")  # a shared stage 1 may be older
+    flat["provenance/quantizer_commit"] = None if first is None else str(first)
     components = row.get("config", {}).get("quantizer", {}).get("components", ())
     about = {"status": "done", "error": None, "components": "+".join(components), "fingerprint": row.get("fingerprint")}
     return about | flat

@@ -51,7 +51,7 @@ class RunLog:
 
 
 def quantizer_row(
-    key: str, trainer: QuantizerTrainer, codes: Codes, log: RunLog, device: torch.device
+    key: str, trainer: QuantizerTrainer, codes: Codes, log: RunLog, device: torch.device, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Codebook health of the last epoch, collisions of the raw codes, costs and provenance of stage 1."""
     return {
@@ -64,7 +64,7 @@ def quantizer_row(
             "parameters": _parameters(trainer.model),
             "peak_memory_bytes": origin.peak_memory_bytes(),
         },
-        "provenance": _provenance(device, log, {}),
+        "provenance": _provenance(device, log, given),
     }
 
 
@@ -80,7 +80,8 @@ def recommender_row(
 ) -> dict[str, Any]:
     """The row of a finished run; `first` is its quantizer's row, `given` what the caller knows of the provenance.
 
-    `collisions` counts the raw codes, `id_collisions` the IDs that are generated.
+    `collisions` counts the raw codes, `id_collisions` the IDs that are generated. `quantizer_provenance` may name an
+    older commit than `provenance`: stage 1 is made once and shared by runs.
     """
     return {
         "run_key": run.recommender_key,
@@ -104,11 +105,12 @@ def recommender_row(
             "peak_memory_bytes": origin.peak_memory_bytes(),
         },
         "provenance": _provenance(device, log, given),
+        "quantizer_provenance": first["provenance"],
     }
 
 
-def _provenance(device: torch.device, log: RunLog, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    return origin.provenance(device, {**log.provenance, **dict(given or {})})
+def _provenance(device: torch.device, log: RunLog, given: Mapping[str, Any]) -> dict[str, Any]:
+    return origin.provenance(device, {**log.provenance, **given})
 
 
 def _collisions(ids: np.ndarray) -> dict[str, int]:

@@ -27,7 +27,13 @@ Files = dict[str, bytes]
 
 
 def run_quantizer(
-    run: RunConfig, dataset: Dataset, store: Store, *, attempt: str, device: str = "auto"
+    run: RunConfig,
+    dataset: Dataset,
+    store: Store,
+    *,
+    attempt: str,
+    provenance: Mapping[str, Any] | None = None,
+    device: str = "auto",
 ) -> Iterator[EpochReport]:
     """Stage 1. Publishes codes, vectors, codebooks (npy), model.safetensors, config.json, metrics.jsonl, row.json."""
     key = run.quantizer_key
@@ -39,7 +45,7 @@ def run_quantizer(
     log = RunLog.begin()
     yield from _epochs(QUANTIZER, key, run.quantizer, trainer, store, attempt, log)
     codes = trainer.model.codes(dataset.num_items)
-    row = quantizer_row(key, trainer, codes, log, place)
+    row = quantizer_row(key, trainer, codes, log, place, provenance or {})
     _publish(
         store,
         QUANTIZER,

@@ -50,11 +50,9 @@ def train(config: dict[str, Any]) -> None:
     # A worker that was cut off may still be writing: its successor writes under another attempt.
     options: dict[str, Any] = {"attempt": f"{tune.get_context().get_trial_id()}-{uuid.uuid4().hex[:8]}"}
     options["device"] = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-    if config["stage"] == "quantizer":
-        reports = stages.run_quantizer(run, dataset, store, **options)
-    else:
-        reports = stages.run_recommender(run, dataset, store, provenance=config["provenance"], **options)
-    for report in reports:
+    options["provenance"] = config["provenance"]
+    compute = stages.run_quantizer if config["stage"] == "quantizer" else stages.run_recommender
+    for report in compute(run, dataset, store, **options):
         seen = {name: value for name, value in report.metrics.items() if not name.startswith("test")}
         tune.report({**seen, "stage": report.stage, "epoch": report.epoch, "epochs": report.epochs})
 

@@ -38,7 +38,8 @@ def run(tiny_dataset):
 def straight(run, tiny_dataset, tmp_path_factory):
     """Both stages without an interruption, and their reports."""
     store = Store(tmp_path_factory.mktemp("straight"))
-    first = list(run_quantizer(run, tiny_dataset, store, attempt="a", device="cpu"))
+    about = {"ray": "stage one"}
+    first = list(run_quantizer(run, tiny_dataset, store, attempt="a", provenance=about, device="cpu"))
     second = list(run_recommender(run, tiny_dataset, store, attempt="a", device="cpu", provenance={"ray": "none"}))
     return store, first, second
 
@@ -98,6 +99,8 @@ def test_row_holds_scores_costs_and_origin(run, tiny_dataset, straight):
     assert row["collisions"]["excess"] == first[-1].metrics["codes/excess"]
     assert row["collisions"]["colliding_items"] == first[-1].metrics["codes/colliding_items"]
     assert row["provenance"]["ray"] == "none" and row["provenance"]["attempts"] == 1
+    own = store.read_json("quantizer", run.quantizer_key, "row.json")["provenance"]
+    assert row["quantizer_provenance"] == own and own["ray"] == "stage one"
     assert {"version", "commit", "dirty", "host", "device", "torch", "python", "started", "finished"} <= set(
         row["provenance"]
     )

@@ -16,7 +16,7 @@ import bbqrec
 from bbqrec.schema import EpochReport
 
 
-def run_quantizer(run, dataset, store, *, attempt, device="auto") -> Iterator[EpochReport]:
+def run_quantizer(run, dataset, store, *, attempt, provenance=None, device="auto") -> Iterator[EpochReport]:
     yield from _stage("quantizer", run.quantizer_key, run.quantizer.epochs, run, store, attempt)
 
 

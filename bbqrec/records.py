@@ -12,7 +12,7 @@ from bbqrec import provenance as origin
 from bbqrec.config import RunConfig, to_json
 from bbqrec.metrics import scores
 from bbqrec.quantizer_training import QuantizerTrainer
-from bbqrec.recommender_training import RecommenderTrainer, semantic_ids
+from bbqrec.recommender_training import SELECTION, RecommenderTrainer, semantic_ids
 from bbqrec.schema import Codes
 from bbqrec.semantic_ids import collisions
 
@@ -80,8 +80,9 @@ def recommender_row(
 ) -> dict[str, Any]:
     """The row of a finished run; `first` is its quantizer's row, `given` what the caller knows of the provenance.
 
-    `collisions` counts the raw codes, `id_collisions` the IDs that are generated. `quantizer_provenance` may name an
-    older commit than `provenance`: stage 1 is made once and shared by runs.
+    `selected_by` is the per-epoch validation score that chose the checkpoint; `scores` judge that checkpoint with the
+    run's beam and all users. `collisions` counts the raw codes, `id_collisions` the IDs that are generated.
+    `quantizer_provenance` may name an older commit than `provenance`: stage 1 is made once and shared by runs.
     """
     return {
         "run_key": run.recommender_key,
@@ -91,6 +92,11 @@ def recommender_row(
         "seed": run.seed,
         "config": to_json(run),
         "scores": {split: scores(found) for split, found in ranks.items()},
+        "selected_by": {
+            SELECTION: trainer.best_score,
+            "users": len(trainer.validation.history),
+            "beam": run.recommender.validation_beam,
+        },
         "collisions": first["collisions"],
         "id_collisions": _collisions(semantic_ids(codes, run.recommender, trainer.dataset)),
         "codebook": first["codebook"],

@@ -155,7 +155,8 @@ def _status(ledger: Ledger) -> int:
     failed = [cell for cell in ledger.cells() if cell["status"] == "failed"]
     for cell in failed:
         where = f"{cell['dataset']} {cell['method']} seed {cell['seed']}"
-        print(f"failed: {where}: {cell['error']}; the same command tries it again", file=sys.stderr)
+        again = "" if "InputError" in cell["error"] else "; the same command tries it again"
+        print(f"failed: {where}: {cell['error']}{again}", file=sys.stderr)
     if not failed and not ledger.complete:
         raise KeyboardInterrupt
     return 1 if failed else 0

@@ -198,11 +198,15 @@ def _note(method: str, same: str, dataset: Dataset) -> str | None:
 
 
 def _score(store: Store, key: str) -> float | None:
-    """Validation NDCG@10 of a published recommender; None if there is none, or a damaged one, which the store drops."""
+    """Validation NDCG@10 that selected a published recommender; None if there is none, or a damaged one.
+
+    It is the score that a run reports while it trains, so that finished and running runs can be compared.
+    """
     if not store.has("recommender", key):
         return None
     try:
-        return store.read_json("recommender", key, "row.json")["scores"]["valid"]["ndcg@10"]
+        row = store.read_json("recommender", key, "row.json")
+        return row.get("selected_by", row["scores"]["valid"])["ndcg@10"]
     except InputError as error:
         log.warning("%s", error)
         return None

@@ -94,6 +94,11 @@ def test_row_holds_scores_costs_and_origin(run, tiny_dataset, straight):
         assert sorted(set(ranks.tolist()))[-1] <= tiny_dataset.num_items  # the beam holds every ID
         assert row["scores"][split] == pytest.approx(scores(ranks))
     best = max(range(4), key=lambda n: (second[n].metrics["valid/ndcg@10"], -n))
+    assert row["selected_by"] == {
+        "ndcg@10": second[best].metrics["valid/ndcg@10"],
+        "users": min(tiny_dataset.num_users, run.recommender.validation_users or tiny_dataset.num_users),
+        "beam": run.recommender.validation_beam,
+    }
     assert row["costs"]["best_epoch"] == best + 1 and row["costs"]["recommender_epochs"] == 4
     assert row["costs"]["quantizer_epochs"] == 4 and row["costs"]["quantizer_seconds"] > 0
     assert row["collisions"]["excess"] == first[-1].metrics["codes/excess"]

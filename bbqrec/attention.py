@@ -112,7 +112,7 @@ class RelativeBias(nn.Module):
     """One learned number per head and distance bucket, added to the logits of every layer of a stack.
 
     With `recency` the heads start out preferring near keys, the first not at all, the last by `recency` a bucket
-    (ALiBi's idea, Press et al., ICLR 2022): learned from zero, such slopes take most of a short training.
+    (ALiBi's idea, Press et al., ICLR 2022), instead of having to learn such slopes from zero.
     """
 
     def __init__(self, heads: int, bidirectional: bool, buckets: int, max_distance: int, recency: float = 0.0) -> None:

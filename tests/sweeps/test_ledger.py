@@ -1,10 +1,13 @@
 """The state of a study and the study file."""
 
+import json
+
 import fake_stages
 import pytest
 
 from bbqrec.data import load_dataset
 from bbqrec.errors import InputError
+from sweeps.command import _status
 from sweeps.ledger import Ledger
 
 
@@ -46,6 +49,26 @@ def test_the_study_file_says_what_was_asked_and_what_became_of_it(ledger, store)
         "error": "quantizer failed: ValueError: loss is nan",
     }
     assert [cell["status"] for cell in written["cells"]] == ["failed", "failed", "pending"]
+
+
+def test_bad_input_is_not_worth_trying_again(ledger, capsys):
+    full, _, other = ledger.plan.cells
+    ledger.fail(full.quantizer_key, "InputError: quantizer diverged: lower quantizer.learning_rate")
+    ledger.fail(other.quantizer_key, "RuntimeError: out of memory")
+    assert _status(ledger) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.endswith("; the same command tries it again") for line in lines] == [False, False, True]
+
+
+def test_a_finished_run_counts_by_the_score_that_selected_it(ledger, study, store, tmp_path):
+    """Not by that of the wider beam that judges it: a running run reports the former."""
+    key = ledger.plan.cells[0].run_key
+    row = {"scores": {"valid": {"ndcg@10": 0.2}}, "selected_by": {"ndcg@10": 0.3, "users": 9, "beam": 20}}
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "row.json").write_text(json.dumps(row))
+    store.publish("recommender", key, str(tmp_path / "made"), "a")
+    best = Ledger(study(methods=("bbqrec",)).plan(store), store).best
+    assert best is not None and best.score == 0.3
 
 
 def test_another_study_of_the_name_leaves_the_first_one_s_file(ledger, study, store):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bbqrec.schema import COMPONENTS
 
-STAGE_VERSIONS = {"quantizer": 2, "recommender": 3}
+STAGE_VERSIONS = {"quantizer": 2, "recommender": 4}
 """Raised by one whenever a change to a stage's code changes its results, so that old artefacts are not reused."""
 
 
@@ -102,7 +102,9 @@ class RecommenderConfig:
     objective: Literal["codes", "children"] = "codes"
     """`codes`: mean cross-entropy over (level, component); the score of a child is the sum of its codes'
     log-probabilities. `children`: at every level the softmax runs over the children that exist, so scores are
-    log-probabilities of the catalogue's IDs and nothing is spent on codes that the prefix already decides."""
+    log-probabilities of the catalogue's IDs and nothing is spent on codes that the prefix already decides. The score of
+    a child is the sum of its codes' logits and, with a learned weight per level that starts at 1, its log-popularity:
+    log(1 + training interactions of the items below it)."""
     buckets: int = 100
     similarity_init: Literal["ones", "uniform"] = "ones"
     fusion: Literal["concat", "sum"] = "concat"

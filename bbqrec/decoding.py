@@ -1,7 +1,7 @@
 """Trie-constrained beam search over a next-scores function, and the rank of an item in its result."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ class DeviceTrie:
 
     codes: tuple[Int[Tensor, "_ M"], ...]
     first: tuple[Int[Tensor, "_"], ...]
+    log_popularity: tuple[Float[Tensor, "_"], ...]
+    """log(1 + popularity) of each node, in double precision."""
     items: Int[Tensor, "I"]
     leaf: Int[Tensor, "I"]
     place: Int[Tensor, "I"]
@@ -38,6 +40,7 @@ class DeviceTrie:
         return cls(
             codes=tuple(map(move, trie.codes)),
             first=tuple(map(move, trie.first)),
+            log_popularity=tuple(move(below).double().log1p() for below in trie.popularity),
             items=move(trie.items),
             leaf=move(trie.leaf),
             place=move(trie.place),
@@ -53,12 +56,17 @@ class Beams:
 
 
 def beam_search(
-    next_scores: NextScores, trie: DeviceTrie, batch: int, beam: int, among_children: bool = False
+    next_scores: NextScores,
+    trie: DeviceTrie,
+    batch: int,
+    beam: int,
+    priors: Sequence[Float[Tensor, "_"]] | None = None,
 ) -> Beams:
     """The best `beam` IDs of each of `batch` users. Every one of them exists; none occurs twice.
 
     The score of a child is its parent's plus the sum of its codes' log-probabilities (one code per component);
-    `among_children` normalises that sum over the children that exist (objective `children`).
+    With `priors`, one value per node and depth, that sum plus the child's prior is normalised over the children that
+    exist (objective `children`).
     Only existing children are scored. With `beam` at least the number of IDs this is exhaustive.
     Raises FloatingPointError for scores that are not numbers: training has diverged.
     """
@@ -66,8 +74,8 @@ def beam_search(
     start = torch.zeros(batch, 1, dtype=torch.long, device=device)
     log_probs = next_scores(0, start, trie.codes[0][start])  # (B, 1, M, N)
     scores = _gather_sum(log_probs[:, 0], trie.codes[0])  # (B, n)
-    if among_children:
-        scores = torch.log_softmax(scores, dim=1)
+    if priors is not None:
+        scores = torch.log_softmax(scores + priors[0], dim=1)
     if bool(torch.isnan(scores).any()):
         raise FloatingPointError("the scores of the first level are not numbers")
     scores, nodes = scores.topk(min(beam, scores.shape[1]), dim=1)
@@ -79,7 +87,8 @@ def beam_search(
         rows = torch.arange(batch, device=device)[:, None]
         parts = (log_probs[rows, origin, m, codes[:, :, m]] for m in range(codes.shape[2]))
         gained = functools.reduce(torch.add, parts)
-        if among_children:
+        if priors is not None:
+            gained = gained + priors[level][children]
             gained = _among_siblings(gained.masked_fill(~valid, -torch.inf), origin, nodes.shape[1])
         total = (scores.gather(1, origin) + gained).masked_fill(~valid, -torch.inf)
         scores, best = total.topk(min(beam, total.shape[1]), dim=1)

@@ -61,5 +61,4 @@ class CachedScores:
 @torch.no_grad()
 def generate(model: Recommender, trie: DeviceTrie, history: Int[Tensor, "B T"], beam: int) -> Beams:
     """The best `beam` IDs for each history. The model must be in evaluation mode."""
-    among_children = model.config.objective == "children"
-    return beam_search(CachedScores(model, history), trie, len(history), beam, among_children)
+    return beam_search(CachedScores(model, history), trie, len(history), beam, model.priors(trie.log_popularity))

@@ -1,6 +1,7 @@
 """Stage 2 (Sec. 4.2): a T5-like encoder-decoder over semantic IDs that generates the next item's ID."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -141,6 +142,7 @@ class Recommender(nn.Module):
         self.heads = nn.Parameter(
             torch.randn(self.levels, config.d_model, self.components * num_codes) * config.d_model**-0.5
         )
+        self.prior_weight = nn.Parameter(torch.ones(self.levels)) if config.objective == "children" else None
         self.dropout = nn.Dropout(config.dropout)
 
     def encode(self, history: Int[Tensor, "B T"]) -> Float[Tensor, "B TL E"]:
@@ -201,6 +203,12 @@ class Recommender(nn.Module):
         heads = self.heads[level : level + x.shape[1]]
         logits = torch.bmm(x.transpose(0, 1), heads).transpose(0, 1)
         return logits.unflatten(-1, (self.components, -1))
+
+    def priors(self, log_popularity: Sequence[Float[Tensor, "_"]]) -> list[Float[Tensor, "_"]] | None:
+        """What popularity adds to the score of each node of a trie, per depth (objective `children`; else None)."""
+        if self.prior_weight is None:
+            return None
+        return [w * below.to(w) for w, below in zip(self.prior_weight, log_popularity, strict=True)]
 
     def loss(self, batch: Batch, label_smoothing: float = 0.0) -> Float[Tensor, ""]:
         """Mean cross-entropy of the counted targets' codes (Eq. 1)."""

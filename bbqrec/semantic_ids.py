@@ -56,11 +56,13 @@ class Trie:
 
     Node j of depth l has the codes `codes[l][j]` (M,); its children are the nodes
     `first[l][j]:first[l][j + 1]` of depth l + 1. At the last depth the same slice of `items` holds the items of the ID,
-    most popular first. `leaf[i]` is item i's node at the last depth, `place[i]` its position there, from 0.
+    most popular first. `popularity[l][j]` is that of the items below node j together. `leaf[i]` is item i's node at the
+    last depth, `place[i]` its position there, from 0.
     """
 
     codes: tuple[Int[np.ndarray, "_ M"], ...]
     first: tuple[Int[np.ndarray, "_"], ...]
+    popularity: tuple[Int[np.ndarray, "_"], ...]
     items: Int[np.ndarray, "I"]
     leaf: Int[np.ndarray, "I"]
     place: Int[np.ndarray, "I"]
@@ -90,6 +92,7 @@ def build_trie(codes: Int[np.ndarray, "I L M"], popularity: Int[np.ndarray, "I"]
     return Trie(
         codes=tuple(ordered[start, level] for level, start in enumerate(starts)),
         first=tuple(np.append(np.searchsorted(end, start), len(end)) for start, end in zip(starts, ends, strict=True)),
+        popularity=tuple(np.add.reduceat(popularity[order], start) for start in starts),
         items=order,
         leaf=leaf,
         place=place,

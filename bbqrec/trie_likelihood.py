@@ -22,9 +22,11 @@ class TrieLikelihood:
     def __call__(self, model: Recommender, batch: Batch) -> Float[Tensor, ""]:
         targets = batch.target[batch.visible > 0]
         states = model.states(batch)  # (P, L, E)
-        loss = F.cross_entropy(states[:, 0] @ self._roots(model).T, self.nodes[0][targets])
+        priors = model.priors(self.trie.log_popularity)
+        assert priors is not None
+        loss = F.cross_entropy(states[:, 0] @ self._roots(model).T + priors[0], self.nodes[0][targets])
         for level in range(1, len(self.nodes)):
-            loss = loss + self._below(model, level, states[:, level], targets)
+            loss = loss + self._below(model, level, states[:, level], targets, priors[level])
         return loss
 
     def _roots(self, model: Recommender) -> Float[Tensor, "n E"]:
@@ -34,7 +36,12 @@ class TrieLikelihood:
         return F.embedding(self.trie.codes[0] + shift, heads).sum(1)
 
     def _below(
-        self, model: Recommender, level: int, states: Float[Tensor, "P E"], targets: Int[Tensor, "P"]
+        self,
+        model: Recommender,
+        level: int,
+        states: Float[Tensor, "P E"],
+        targets: Int[Tensor, "P"],
+        prior: Float[Tensor, "_"],
     ) -> Float[Tensor, ""]:
         """One level's share; an only child costs nothing."""
         first, parents = self.trie.first[level - 1], self.nodes[level - 1][targets]
@@ -45,7 +52,9 @@ class TrieLikelihood:
         count, begin = count[several], first[parents[several]]
         place = torch.arange(int(count.max()), device=count.device)
         exists = place < count[:, None]  # (S, C)
-        codes = self.trie.codes[level][torch.where(exists, begin[:, None] + place, 0)]  # (S, C, M)
+        children = torch.where(exists, begin[:, None] + place, 0)  # (S, C)
+        codes = self.trie.codes[level][children]  # (S, C, M)
         logits = model.code_logits(states[several, None], level)[:, 0]  # (S, M, N)
-        scores = logits.gather(2, codes.transpose(1, 2)).sum(1).masked_fill(~exists, -torch.inf)
+        scores = logits.gather(2, codes.transpose(1, 2)).sum(1) + F.embedding(children, prior[:, None])[..., 0]
+        scores = scores.masked_fill(~exists, -torch.inf)
         return F.cross_entropy(scores, self.nodes[level][targets[several]] - begin, reduction="sum") / len(targets)

@@ -20,22 +20,29 @@ def item_score(next_scores, codes) -> float:
     return score
 
 
-def among_children(next_scores, codes):
-    """log-probability of a child behind its prefix: its share among the children that exist (objective `children`)."""
+def among_children(next_scores, codes, popularity, weights):
+    """log-probability of a child behind its prefix: its share among the children that exist (objective `children`).
+
+    A child's score has `weights[level]` times its log-popularity added.
+    """
     names = [tuple(tuple(int(c) for c in level) for level in item) for item in codes]
 
     def score(prefix, child):
         logs = next_scores(prefix)
-        total = sum(logs[m][c] for m, c in enumerate(child))
+
+        def unnormalised(other):
+            below = sum(p for p, n in zip(popularity, names, strict=True) if n[: len(prefix) + 1] == (*prefix, other))
+            return sum(logs[m][c] for m, c in enumerate(other)) + weights[len(prefix)] * math.log(1 + below)
+
         siblings = {name[len(prefix)] for name in names if name[: len(prefix)] == prefix}
-        return total - math.log(sum(math.exp(sum(logs[m][c] for m, c in enumerate(s))) for s in siblings))
+        return unnormalised(child) - math.log(sum(math.exp(unnormalised(s)) for s in siblings))
 
     return score
 
 
-def likelihoods(next_scores, codes) -> list[float]:
+def likelihoods(next_scores, codes, popularity, weights) -> list[float]:
     """log P of every item's ID under objective `children`."""
-    score = among_children(next_scores, codes)
+    score = among_children(next_scores, codes, popularity, weights)
     names = [tuple(tuple(int(c) for c in level) for level in item) for item in codes]
     return [sum(score(name[:level], name[level]) for level in range(len(name))) for name in names]
 

@@ -58,20 +58,22 @@ def test_disambiguation_numbers_as_many_items_as_share_an_id():
     assert disambiguated(codes, np.arange(4))[:, -1, 0].tolist() == [3, 2, 1, 0]
 
 
-def spelt(trie: Trie) -> dict[tuple, list[int]]:
-    """Walks the trie: ID -> its items in their order."""
+def spelt(trie: Trie, popularity: np.ndarray) -> dict[tuple, list[int]]:
+    """Walks the trie: ID -> its items in their order. Every node has the popularity of the items below it."""
     found = {}
 
-    def walk(depth: int, node: int, prefix: tuple) -> None:
+    def walk(depth: int, node: int, prefix: tuple) -> int:
         name = (*prefix, tuple(trie.codes[depth][node].tolist()))
         below = range(trie.first[depth][node], trie.first[depth][node + 1])
         if depth + 1 == trie.levels:
             assert name not in found
             found[name] = [int(trie.items[i]) for i in below]
+            total = sum(int(popularity[item]) for item in found[name])
         else:
             assert len(below) > 0
-            for child in below:
-                walk(depth + 1, child, name)
+            total = sum(walk(depth + 1, child, name) for child in below)
+        assert trie.popularity[depth][node] == total
+        return total
 
     for root in range(len(trie.codes[0])):
         walk(0, root, ())
@@ -85,7 +87,7 @@ def test_trie_spells_every_id_once_with_its_items_in_order(catalogue):
     expected = defaultdict(list)
     for item in sorted(range(len(codes)), key=lambda i: (-popularity[i], i)):
         expected[tuple(tuple(level) for level in codes[item].tolist())].append(item)
-    assert spelt(trie) == dict(expected)
+    assert spelt(trie, popularity) == dict(expected)
     for depth in range(trie.levels):
         prefixes = {item[: depth + 1].tobytes() for item in codes}
         assert len(trie.codes[depth]) == len(prefixes) == len(trie.first[depth]) - 1

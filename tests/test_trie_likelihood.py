@@ -6,12 +6,12 @@ import reference_models as models
 import torch
 from reference_decoding import likelihoods
 from test_generation import POPULARITY, crowded, crowded_model
-from test_recommender import COUNT, HISTORY, TARGETS, catalogue, lengths
+from test_recommender import COUNT, HISTORY, TARGETS, N, catalogue, lengths
 
 from bbqrec.config import RecommenderConfig
 from bbqrec.decoding import DeviceTrie, item_lists
 from bbqrec.generation import generate
-from bbqrec.recommender import Batch
+from bbqrec.recommender import Batch, Recommender
 from bbqrec.schema import PAD
 from bbqrec.semantic_ids import build_trie
 from bbqrec.trie_likelihood import TrieLikelihood
@@ -26,12 +26,15 @@ def trie() -> DeviceTrie:
 def slow(model) -> list[list[float]]:
     """log P of every item's ID for each row of HISTORY."""
     weights, codes, vectors = models.weights_of(model), crowded(), catalogue()[1]
+    prior = (POPULARITY.tolist(), weights["prior_weight"])
     found = []
     for row in HISTORY.tolist():
         memory = models.encoder(weights, model.config, codes, vectors, [i for i in row if i != PAD])
-        found.append(
-            likelihoods(lambda prefix, m=memory: models.next_scores(weights, model.config, codes, m, prefix), codes)
-        )
+
+        def scores(prefix, memory=memory):
+            return models.next_scores(weights, model.config, codes, memory, prefix)
+
+        found.append(likelihoods(scores, codes, *prior))
     return found
 
 
@@ -91,6 +94,16 @@ def test_an_only_child_costs_nothing():
     batch = Batch(history=HISTORY, target=torch.full_like(TARGETS, 1), visible=lengths(HISTORY))
     TrieLikelihood(trie())(other, batch).backward()
     assert all(level.abs().sum() > 0 for level in other.heads.grad)
+
+
+def test_the_prior_is_learned_and_starts_at_popularity():
+    model = crowded_model(objective="children")
+    batch = Batch(history=HISTORY, target=torch.full_like(TARGETS, 1), visible=lengths(HISTORY))
+    TrieLikelihood(trie())(model, batch).backward()
+    assert (model.prior_weight.grad != 0).all()
+    fresh = Recommender(RecommenderConfig(objective="children"), torch.from_numpy(crowded()), torch.zeros(COUNT, 3), N)
+    assert fresh.prior_weight.tolist() == [1.0] * crowded().shape[1]
+    assert crowded_model().prior_weight is None
 
 
 def test_label_smoothing_is_not_ignored_silently():

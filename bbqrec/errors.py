@@ -1,4 +1,4 @@
-"""The one exception that means: the input is wrong, and here is what to do about it."""
+"""The exceptions that mean: the input is wrong, and here is what to do about it."""
 
 
 class InputError(Exception):
@@ -14,3 +14,7 @@ class InputError(Exception):
 
     def __reduce__(self) -> tuple[type["InputError"], tuple[str, str]]:
         return type(self), (self.what, self.remedy)
+
+
+class Diverged(InputError):
+    """The config asks for steps so large that a loss is no number any more: another attempt ends the same way."""

@@ -67,6 +67,8 @@ PROFILES: dict[str, Mapping[str, Any]] = {
         "quantizer.batch_users": 128,
         "quantizer.epochs": 10,
         "recommender.history": "packed",
+        "recommender.objective": "children",
+        "recommender.dropout": 0.2,
         "recommender.batch_size": 64,
         "recommender.heads": 4,
         "recommender.head_width": 32,

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from bbqrec.config import QuantizerConfig, RecommenderConfig, RunConfig, to_json
 from bbqrec.data import require_targets
-from bbqrec.errors import InputError
+from bbqrec.errors import Diverged, InputError
 from bbqrec.quantizer_training import QuantizerTrainer
 from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.records import RunLog, quantizer_row, recommender_row, to_bytes
@@ -144,7 +144,7 @@ def _epochs(
 ) -> Iterator[EpochReport]:
     """Train to the end from the newest checkpoint. A checkpoint is saved before its epoch is reported.
 
-    Raises InputError for a loss that is not finite: the config asks for steps too large.
+    Raises Diverged for a loss that is not finite: the config asks for steps too large.
     """
     saved = store.load_progress(stage, key)
     if saved is not None:
@@ -158,7 +158,7 @@ def _epochs(
             rates = {name: rate for name, rate in to_json(config).items() if name.endswith("learning_rate")}
             found = ", ".join(f"{name}={rate:g}" for name, rate in rates.items())
             remedy = f"lower {' or '.join(f'{stage}.{name}' for name in rates)}"
-            raise InputError(f"{stage} diverged with {found}: {error}", remedy) from error
+            raise Diverged(f"{stage} diverged with {found}: {error}", remedy) from error
         log.seconds += time.perf_counter() - begun
         log.metrics.append({"epoch": trainer.epoch, **metrics})
         files: Files = {"state.safetensors": trainer.pack(), "log.json": log.pack()}

@@ -155,7 +155,7 @@ def _status(ledger: Ledger) -> int:
     failed = [cell for cell in ledger.cells() if cell["status"] == "failed"]
     for cell in failed:
         where = f"{cell['dataset']} {cell['method']} seed {cell['seed']}"
-        again = "" if "InputError" in cell["error"] else "; the same command tries it again"
+        again = "" if cell["run_key"] in ledger.hopeless else "; the same command tries it again"
         print(f"failed: {where}: {cell['error']}{again}", file=sys.stderr)
     if not failed and not ledger.complete:
         raise KeyboardInterrupt

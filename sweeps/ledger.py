@@ -35,6 +35,7 @@ class Ledger:
         self.created = datetime.now(UTC).isoformat(timespec="seconds")
         self.status: dict[str, Status] = {key: "done" if key in plan.done else "pending" for key in plan.runs}
         self.errors: dict[str, str] = {}
+        self.hopeless: set[str] = set()
         self.best: Best | None = None
         for key, score in plan.scores.items():
             self._score(key, score)
@@ -58,12 +59,16 @@ class Ledger:
         else:
             self.fail(key, f"the run ended, but store {self.store.url} does not hold its artefact")
 
-    def fail(self, key: str, error: str) -> None:
-        """The run failed for good, and so do the recommenders that wait for it."""
-        self.status[key], self.errors[key] = "failed", error
+    def fail(self, key: str, error: str, hopeless: bool = False) -> None:
+        """The run failed for good, and so do the recommenders that wait for it. `hopeless`: it would fail again."""
+        failed = {key: error}
         for run in self.plan.runs.values():
             if run.needs == key and self.status[run.key] == "pending":
-                self.status[run.key], self.errors[run.key] = "failed", f"quantizer failed: {error}"
+                failed[run.key] = f"quantizer failed: {error}"
+        self.status |= dict.fromkeys(failed, "failed")
+        self.errors |= failed
+        if hopeless:
+            self.hopeless.update(failed)
         self.write()
 
     def count(self, status: Status) -> int:

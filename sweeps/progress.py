@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.ledger import Ledger
+from sweeps.trainable import HOPELESS
 
 LINE_SECONDS = 10.0
 PANEL_SECONDS = 0.5
@@ -55,21 +56,27 @@ class Progress(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
         key, now = trial.config["key"], self.clock()
+        if HOPELESS in result:
+            return self._fail(trial, result[HOPELESS], hopeless=True)
         self.epochs[key] = (result["epoch"], result["epochs"])
         self.costs[trial.config["stage"]].append(now - self.last.get(key, now))
         self.last[key] = now
         self.ledger.report(key, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.ledger.finish(trial.config["key"])
+        if self.ledger.status[trial.config["key"]] != "failed":
+            self.ledger.finish(trial.config["key"])
         self.shown = min(self.shown, self.clock() - LINE_SECONDS + 1)  # soon, with the next run begun
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.console.print(f"retrying {trial.config['name']}: {reason(trial)}", highlight=False, markup=False)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.ledger.fail(trial.config["key"], reason(trial))
-        self.console.print(f"failed {trial.config['name']}: {reason(trial)}", highlight=False, markup=False)
+        self._fail(trial, reason(trial))
+
+    def _fail(self, trial: Any, error: str, hopeless: bool = False) -> None:
+        self.ledger.fail(trial.config["key"], error, hopeless)
+        self.console.print(f"failed {trial.config['name']}: {error}", highlight=False, markup=False)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.show()

@@ -16,11 +16,14 @@ from ray import tune
 
 from bbqrec.config import RunConfig, to_json
 from bbqrec.data import load_dataset
-from bbqrec.errors import InputError
+from bbqrec.errors import Diverged, InputError
 from bbqrec.overrides import from_json
 from bbqrec.schema import Dataset
 from bbqrec.store import Store
 from sweeps.study import Run
+
+HOPELESS = "hopeless"
+"""A trial's last report if it failed in a way that another attempt would repeat: the error."""
 
 
 def trial_config(
@@ -52,9 +55,12 @@ def train(config: dict[str, Any]) -> None:
     options["device"] = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
     options["provenance"] = config["provenance"]
     compute = stages.run_quantizer if config["stage"] == "quantizer" else stages.run_recommender
-    for report in compute(run, dataset, store, **options):
-        seen = {name: value for name, value in report.metrics.items() if not name.startswith("test")}
-        tune.report({**seen, "stage": report.stage, "epoch": report.epoch, "epochs": report.epochs})
+    try:
+        for report in compute(run, dataset, store, **options):
+            seen = {name: value for name, value in report.metrics.items() if not name.startswith("test")}
+            tune.report({**seen, "stage": report.stage, "epoch": report.epoch, "epochs": report.epochs})
+    except Diverged as error:
+        tune.report({HOPELESS: str(error)})  # an exception would make Tune try again
 
 
 @lru_cache(maxsize=2)

@@ -1,7 +1,7 @@
 """Stages that train nothing: they publish small artefacts, slowly enough to be killed, and keep a diary.
 
 They keep the contract of bbqrec.stages. The diary is the folder <store>/diary with an event per file; FAKE_STAGES in
-the environment of the workers holds JSON: {"seconds": of an epoch, "fail": {key: message}}.
+the environment of the workers holds JSON: {"seconds": of an epoch, "fail": {key: message}, "diverge": {key: message}}.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bbqrec
+from bbqrec.errors import Diverged
 from bbqrec.schema import EpochReport
 
 
@@ -37,6 +38,8 @@ def _stage(stage: str, key: str, epochs: int, run, store, attempt: str) -> Itera
         time.sleep(settings.get("seconds", 0.02))
         if key in settings.get("fail", {}):
             raise RuntimeError(settings["fail"][key])
+        if key in settings.get("diverge", {}):
+            raise Diverged(settings["diverge"][key], "lower it")
         note(store.url, event="epoch", stage=stage, key=key, epoch=epoch)
         store.save_progress(stage, key, attempt, epoch, {"state": b"x"})
         metrics = {"loss": 1.0} if stage == "quantizer" else {"valid/ndcg@10": epoch / 100, "test/ndcg@10": 1.0}

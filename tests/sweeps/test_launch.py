@@ -85,13 +85,15 @@ def test_a_study_runs_in_order_and_running_it_again_computes_nothing(study, stor
 def test_a_killed_worker_is_retried_from_its_checkpoint_and_a_failing_run_is_shown_failed(study, store, monkeypatch):
     assert launching.RETRIES == 2
     monkeypatch.setattr(launching, "RETRIES", 1)  # each retry starts a process, which takes seconds
-    plan = study(methods=("bbqrec", "bbqrec/s", "bbqrec/no-u", "tiger"), overrides={"recommender.epochs": 9}).plan(
-        store
-    )
+    plan = study(
+        methods=("bbqrec", "bbqrec/s", "bbqrec/no-u", "tiger", "bbqrec/no-id"), overrides={"recommender.epochs": 9}
+    ).plan(store)
     cells = {cell.method: cell for cell in plan.cells}
     bad_quantizer, bad_run = cells["bbqrec/no-u"].quantizer_key, cells["tiger"].run_key
     failures = {bad_quantizer: "codes=[7]\nare out of range", bad_run: "loss is nan"}
-    monkeypatch.setenv("FAKE_STAGES", json.dumps({"seconds": 0.3, "fail": failures}))
+    diverging = cells["bbqrec/no-id"].run_key
+    faults = {"fail": failures, "diverge": {diverging: "it diverged"}}
+    monkeypatch.setenv("FAKE_STAGES", json.dumps({"seconds": 0.3, **faults}))
     victim = cells["bbqrec"].run_key
     killed: list[int] = []
 
@@ -116,13 +118,17 @@ def test_a_killed_worker_is_retried_from_its_checkpoint_and_a_failing_run_is_sho
     assert "retrying toy bbqrec seed 0 recommender: its process died" in output.getvalue()
 
     assert begins[bad_quantizer] == begins[bad_run] == 2
+    assert begins[diverging] == 1  # it would diverge again
+    assert ledger.hopeless == {diverging} and "failed toy bbqrec/no-id seed 0 recommender: it" in output.getvalue()
     found = {cell["method"]: cell for cell in store.load_json("study/ablations.json")["cells"]}
     assert {method: cell["status"] for method, cell in found.items()} == {
         "bbqrec": "done",
         "bbqrec/s": "done",
         "bbqrec/no-u": "failed",
         "tiger": "failed",
+        "bbqrec/no-id": "failed",
     }
+    assert found["bbqrec/no-id"]["error"] == "it diverged: lower it"
     assert found["tiger"]["error"] == "RuntimeError: loss is nan"
     assert found["bbqrec/no-u"]["error"].startswith("quantizer failed: ")
     assert "are out of range" in found["bbqrec/no-u"]["error"]

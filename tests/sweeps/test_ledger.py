@@ -51,9 +51,9 @@ def test_the_study_file_says_what_was_asked_and_what_became_of_it(ledger, store)
     assert [cell["status"] for cell in written["cells"]] == ["failed", "failed", "pending"]
 
 
-def test_bad_input_is_not_worth_trying_again(ledger, capsys):
+def test_a_config_that_diverges_is_not_worth_trying_again(ledger, capsys):
     full, _, other = ledger.plan.cells
-    ledger.fail(full.quantizer_key, "InputError: quantizer diverged: lower quantizer.learning_rate")
+    ledger.fail(full.quantizer_key, "quantizer diverged: lower quantizer.learning_rate", hopeless=True)
     ledger.fail(other.quantizer_key, "RuntimeError: out of memory")
     assert _status(ledger) == 1
     lines = capsys.readouterr().err.splitlines()

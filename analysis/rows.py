@@ -82,7 +82,7 @@ def open_store(url: Store | str | Path) -> Store:
         return url
     if "://" not in str(url) and not Path(url).is_dir():
         raise InputError(f"store {url} does not exist", "give the --store that the study was run with")
-    return Store(url)
+    return Store(url, writable=False)
 
 
 def _from_store(store: Store, described: Mapping[str, Any]) -> pd.DataFrame:

@@ -194,10 +194,12 @@ def _store_with(url: str, run_key: str) -> "Store":
 
     if "://" not in url and not Path(url).is_dir():
         raise InputError(f"store {url} does not exist", "give the --store that the run was trained with")
-    store = Store(url)
+    store = Store(url, writable=False)
     finished = store.keys("recommender")
     if run_key not in finished:
-        remedy = f"use one of {', '.join(finished)}" if finished else "train one with `bbqrec train`"
+        rows = (store.read_json("recommender", key, "row.json") for key in finished)
+        known = [f"{row['run_key']} ({row['dataset']}, seed {row['seed']})" for row in rows]
+        remedy = f"use one of {', '.join(known)}" if known else "train one with `bbqrec train`"
         raise InputError(f"store {url} has no finished run {run_key!r}", remedy)
     return store
 

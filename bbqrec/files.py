@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -14,12 +15,12 @@ from bbqrec.errors import InputError
 
 
 class Files:
-    """Files by name under `url`, which is created if need be. Raises InputError if it cannot be written or reached.
+    """Files by name under `url`. If they are to be written, it is created and tried: InputError if that fails.
 
     `url` is absolute afterwards: a relative path depends on the working directory, which workers change.
     """
 
-    def __init__(self, url: str | Path) -> None:
+    def __init__(self, url: str | Path, writable: bool = True) -> None:
         self._given = str(url)
         try:
             # Listings are never cached: other processes write while this one looks.
@@ -35,10 +36,11 @@ class Files:
         self._root = root.rstrip("/")
         self.is_local = isinstance(self._system, LocalFileSystem)
         self.url = self._root if self.is_local else self._system.unstrip_protocol(self._root)
-        probe = f".writable-{uuid.uuid4().hex}"
-        self.write(probe, b"")
-        with self._reported():
-            self._system.rm_file(self._path(probe))
+        if writable:
+            probe = f".writable-{uuid.uuid4().hex}"
+            self.write(probe, b"")
+            with self._reported():
+                self._system.rm_file(self._path(probe))
 
     def write(self, name: str, data: bytes) -> None:
         """Atomically: whoever reads sees the old bytes or the new ones."""
@@ -124,3 +126,14 @@ def replace_file(path: Path, data: bytes) -> None:
 def one_line(error: BaseException) -> str:
     """An exception's text without line breaks; its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def sha256_of(path: Path) -> str | None:
+    """Hex digest of a local file, None if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"file {path}: {one_line(error)}", "check that it can be read") from error

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bbqrec.config import QuantizerConfig, RecommenderConfig, RunConfig
-from bbqrec.errors import InputError
+from bbqrec.errors import InputError, require_known
 from bbqrec.overrides import with_overrides
 from bbqrec.schema import Dataset
 
@@ -112,10 +112,8 @@ def run_config(
     and `w/o image` are one run. Raises InputError for an unknown method or profile, an override that is misspelt or no
     field of a stage (data set and seed are arguments of their own), or a method of which nothing is left.
     """
-    if method not in METHODS:
-        raise InputError(f"unknown method {method!r}", f"use one of {', '.join(METHODS)}")
-    if profile not in PROFILES:
-        raise InputError(f"unknown profile {profile!r}", f"use one of {', '.join(PROFILES)}")
+    require_known("method", method, METHODS)
+    require_known("profile", profile, PROFILES)
     for path, value in (overrides or {}).items():
         stage, _, name = path.partition(".")
         if stage not in ("quantizer", "recommender") or not name:

@@ -7,7 +7,7 @@ import types
 import typing
 from typing import Any, Literal
 
-from bbqrec.errors import InputError
+from bbqrec.errors import InputError, suggestion
 
 
 def from_json(cls: type, value: dict[str, Any]) -> Any:
@@ -42,10 +42,8 @@ def with_overrides(config: Any, overrides: dict[str, Any]) -> Any:
     for path, value in overrides.items():
         name, _, rest = path.partition(".")
         if name not in hints:
-            raise InputError(
-                f"{type(config).__name__} has no field {name!r} (override {path}={value!r})",
-                f"use one of {', '.join(hints)}",
-            )
+            what = f"{type(config).__name__} has no field {name!r} (override {path}={value!r})"
+            raise InputError(what, suggestion(name, hints))
         if rest:
             nested.setdefault(name, {})[rest] = value
         else:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bbqrec.errors import InputError
-from bbqrec.files import Files, one_line, replace_file
+from bbqrec.files import Files, one_line, replace_file, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +42,13 @@ class Progress:
 
 
 class Store:
-    """The artefacts at a path or URL. Raises InputError if it cannot be written or reached.
+    """The artefacts at a path or URL. Raises InputError if it cannot be written (unless only read) or reached.
 
     Names (kind, key, attempt, file) are single path components; anything else raises ValueError.
     """
 
-    def __init__(self, url: str | Path) -> None:
-        self._files = Files(url)
+    def __init__(self, url: str | Path, writable: bool = True) -> None:
+        self._files = Files(url, writable)
         self.url = self._files.url
         """Absolute, whatever was given."""
 
@@ -75,7 +75,7 @@ class Store:
         folder = self._files.local_path(name) if self.is_local else Path(local_dir or self._cache()) / name
         try:
             for file, expected in manifest["files"].items():
-                if _sha256_of(folder / file) != expected["sha256"]:
+                if sha256_of(folder / file) != expected["sha256"]:
                     if self.is_local:
                         raise DamagedArtefact(f"{name}/{file}")
                     _cached(folder / file, self._verified(f"{name}/{file}", expected["sha256"]))
@@ -94,7 +94,7 @@ class Store:
         try:
             for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
                 name = path.relative_to(folder).as_posix()
-                files[name] = {"sha256": _sha256_of(path), "bytes": path.stat().st_size}
+                files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
                 self._files.upload(path, f"{prefix}/{name}")
             published = self._manifest(kind, key)
             if published is None:
@@ -194,7 +194,7 @@ class Store:
             if isinstance(manifest, dict) and {"attempt", "files"} <= manifest.keys():
                 return manifest
         log.warning("store %s: damaged artefact %s: %s is unreadable, it will be computed again", self.url, key, name)
-        self._files.remove(name)
+        self._discard(name)
         return None
 
     def _unpublish(self, kind: str, key: str, attempt: str, damage: DamagedArtefact) -> None:
@@ -202,7 +202,12 @@ class Store:
         log.warning("store %s: damaged artefact %s: %s, it will be computed again", self.url, key, damage)
         manifest = self._manifest(kind, key)
         if manifest is not None and manifest["attempt"] == attempt:
-            self._files.remove(f"{kind}/{key}/manifest.json")
+            self._discard(f"{kind}/{key}/manifest.json")
+
+    def _discard(self, name: str) -> None:
+        """Removes what is damaged; a reader who may not write leaves it to the next who may."""
+        with contextlib.suppress(InputError):
+            self._files.remove(name)
 
     def _checkpoints(self, kind: str, key: str) -> list[dict[str, Any]]:
         _check_names(kind, key)
@@ -235,14 +240,3 @@ def _cached(path: Path, data: bytes) -> None:
         replace_file(path, data)
     except OSError as error:
         raise InputError(f"local copy {path}: {one_line(error)}", "free some space or set XDG_CACHE_HOME") from error
-
-
-def _sha256_of(path: Path) -> str | None:
-    """None if there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"file {path}: {one_line(error)}", "check that it can be read") from error

@@ -80,11 +80,12 @@ class StudyCommand:
             profile=self.profile or ("small" if self.dataset else "tiny"),
             overrides=_overrides(self.set),
         )
-        store = Store(self.store)
+        store = Store(self.store, writable=not self.dry_run)
         if not self.dataset:
             study = replace(study, datasets=(_embedded(store),))
         plan = study.plan(store)
         console.print(plan.table())
+        console.print(plan.scope(), highlight=False, markup=False, soft_wrap=True)
         if self.dry_run:
             return 0
         ledger = launch(plan, store, resources, console=console, command=command)

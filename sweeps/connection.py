@@ -130,10 +130,14 @@ def _reachable(cluster: str) -> str:
         )
     host, _, port = address.rpartition(":")
     if address != AUTO:
+        if not (host and port.isdecimal()):
+            raise InputError(
+                f"cluster {address} is not host:port", f"give the head's port, too, as in {host or address}:6379"
+            )
         try:
             with socket.create_connection((host, int(port)), timeout=5):
                 pass
-        except (OSError, ValueError, OverflowError) as error:
+        except (OSError, OverflowError) as error:
             raise InputError(f"cluster {address} cannot be reached ({error})", remedy) from error
     program = "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)"
     try:

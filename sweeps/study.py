@@ -4,7 +4,6 @@ A cell is one number of a table; a run is one stage computed once. Runs are name
 same run share it, and what the store holds already is not computed again.
 """
 
-import difflib
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from bbqrec.config import RunConfig, digest
 from bbqrec.data import load_dataset, require_targets
-from bbqrec.errors import InputError
+from bbqrec.errors import InputError, require_known
 from bbqrec.methods import METHODS, PROFILES, absent_components, run_config
 from bbqrec.schema import Dataset
 from bbqrec.store import Store
@@ -96,6 +95,18 @@ class Plan:
             "already_done": len(self.done),
         }
 
+    def scope(self) -> str:
+        """The data sets, methods, seeds, profile and overrides of the cells, a line each."""
+        study = self.study
+        named = {
+            "data sets": dict.fromkeys(cell.dataset for cell in self.cells),
+            "methods": dict.fromkeys(study.methods),
+            "seeds": [str(seed) for seed in range(study.seeds)],
+            "profile": [study.profile],
+            "set": [f"{field}={value}" for field, value in study.overrides.items()],
+        }
+        return "\n".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
+
     def table(self) -> Table:
         """The plan as it is printed before anything starts."""
         missing = [run.key for run in self.missing]
@@ -125,8 +136,8 @@ class Study:
 
     def __post_init__(self) -> None:
         for method in self.methods:
-            _check_known("variant", method, METHODS)
-        _check_known("profile", self.profile, PROFILES)
+            require_known("variant", method, METHODS)
+        require_known("profile", self.profile, PROFILES)
         if self.seeds < 1:
             raise InputError(f"--seeds {self.seeds} is not a number of seeds", "give 1 or more")
         if not self.methods or not self.datasets:
@@ -210,11 +221,3 @@ def _score(store: Store, key: str) -> float | None:
     except InputError as error:
         log.warning("%s", error)
         return None
-
-
-def _check_known(what: str, name: str, known: Collection[str]) -> None:
-    """Raises InputError that names the nearest spelling."""
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        remedy = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"unknown {what} {name!r}", f"{remedy}known are {', '.join(known)}")

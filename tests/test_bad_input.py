@@ -301,9 +301,12 @@ def trained(tmp_path_factory) -> tuple[Path, str]:
     [
         ("--dataset {}/nowhere", "create one with `bbqrec prepare`"),
         ("--dataset {}/store", "is not a data set folder"),
-        ("--dataset {}/data --method bbqrex", "unknown method 'bbqrex': use one of bbqrec,"),
-        ("--dataset {}/data --profile huge", "unknown profile 'huge': use one of paper,"),
-        ("--dataset {}/data --set quantizer.level=4", "QuantizerConfig has no field 'level'"),
+        ("--dataset {}/data --method bbqrex", "unknown method 'bbqrex': did you mean bbqrec? known are bbqrec,"),
+        ("--dataset {}/data --profile huge", "unknown profile 'huge': known are paper,"),
+        (
+            "--dataset {}/data --set quantizer.level=4",
+            "QuantizerConfig has no field 'level' (override level='4'): did you mean levels?",
+        ),
         ("--dataset {}/data --set quantiser.levels=4", "override quantiser.levels='4' names no field of a stage"),
         ("--dataset {}/data --set seed=7", "override seed='7' names no field of a stage: write quantizer.FIELD"),
         ("--dataset {}/data --set quantizer.levels=many", "QuantizerConfig.levels='many'"),
@@ -330,7 +333,10 @@ def test_train_refuses(trained, capsys, words, said):
     ("words", "said"),
     [
         ("evaluate --store {}/nowhere --run KEY", "nowhere does not exist"),
-        ("evaluate --store {}/store --run 0123456789abcdef", "no finished run '0123456789abcdef': use one of KEY"),
+        (
+            "evaluate --store {}/store --run 0123456789abcdef",
+            "no finished run '0123456789abcdef': use one of KEY (data, seed 0)",
+        ),
         ("evaluate --store {}/store --run ../data", "no finished run '../data'"),
         ("evaluate --store {}/data --run KEY", "train one with `bbqrec train`"),
         ("recommend --store {}/store --run nope --dataset {}/data --user U00", "no finished run 'nope'"),

@@ -81,7 +81,7 @@ def test_overrides_are_name_value_pairs():
         (["--variants", "bbqrec/no-mmi"], "unknown variant 'bbqrec/no-mmi': did you mean bbqrec/no-mim?"),
         (["--profile", "tinny"], "did you mean tiny?"),
         (["--dataset", "nowhere"], "nowhere"),
-        (["--set", "quantizer.level=4"], "no field 'level'"),
+        (["--set", "quantizer.level=4"], "did you mean levels?"),
         (["--set", "quantizer.levels=four"], "levels='four'"),
         (["--set", "levels"], "NAME=VALUE"),
         (["--seeds", "0"], "--seeds 0"),
@@ -131,6 +131,7 @@ def test_the_profile_follows_the_data_set(here, folder, monkeypatch, given, prof
     monkeypatch.setattr(Study, "plan", lambda self, store: planned.append(self) or plan(self, store))
     assert main(Ablations, ["--dry-run", *(word.format(folder=folder) for word in given)]) == 0
     assert planned[0].profile == profile
+    assert (here / "runs").exists() == (not given)  # only the embedded data set has to be put somewhere
 
 
 def test_the_report_is_of_the_study_that_was_run(here, folder, monkeypatch, capsys):

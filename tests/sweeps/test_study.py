@@ -110,6 +110,17 @@ def test_the_plan_is_printed_as_a_table(study, store):
     assert ["quantizer", "7", "2", "0", "7"] in rows and ["both", "16", "2", "0", "16"] in rows
 
 
+def test_the_plan_says_what_it_covers(study, store):
+    options = {"methods": ("bbqrec", "tiger"), "seeds": 2, "overrides": {"quantizer.epochs": 3}}
+    assert study(**options).plan(store).scope().splitlines() == [
+        "data sets: toy",
+        "methods: bbqrec, tiger",
+        "seeds: 0, 1",
+        "profile: tiny",
+        "set: quantizer.epochs=3, recommender.epochs=3",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -117,7 +128,7 @@ def test_the_plan_is_printed_as_a_table(study, store):
         ({"profile": "smal"}, "unknown profile 'smal': did you mean small?"),
         ({"seeds": 0}, "--seeds 0"),
         ({"methods": ()}, "no cells"),
-        ({"overrides": {"quantizer.level": 4}}, "no field 'level'"),
+        ({"overrides": {"quantizer.level": 4}}, "no field 'level' (override level=4): did you mean levels?"),
         ({"overrides": {"recommender.epochs": "many"}}, "epochs='many'"),
         ({"datasets": (Path("nowhere"),)}, "nowhere"),
     ],

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from bbqrec.checkpoint import pack, unpack
@@ -43,7 +44,7 @@ class QuantizerTrainer:
         self.model.train()
         quantize = self.epoch >= self.config.unquantized_epochs
         if self.epoch == self.config.unquantized_epochs:
-            self._initialise(generator)
+            self.start_codebook(generator)
         cut = batches(self.lengths, self.config.batch_users, generator)
         gamma = self.config.gamma * min((self.epoch + 1) / max(self.config.gamma_warmup_epochs, 1), 1.0)
         averages = Averages()
@@ -53,7 +54,7 @@ class QuantizerTrainer:
             rate = learning_rate(self.config.learning_rate, *done, "cosine")
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            output, terms = self._step(rows, gamma, quantize)
+            output, terms = self.step(rows, gamma, quantize)
             require_finite(terms, self.epoch + 1, step)
             averages.add(terms, float(len(rows)))
             last = output.quantized
@@ -73,7 +74,7 @@ class QuantizerTrainer:
         self._forget(replaced)
         return sum(len(codes) for _, _, codes in replaced)
 
-    def _initialise(self, generator: torch.Generator) -> None:
+    def start_codebook(self, generator: torch.Generator) -> None:
         """k-means of the latents of at most 16,384 items that occur in training."""
         seen = np.unique(self.windows.items[self.windows.items != PAD])
         pick = torch.randperm(len(seen), generator=generator)[:16384].numpy()
@@ -81,7 +82,10 @@ class QuantizerTrainer:
             z = self.model.encode(torch.from_numpy(seen[pick]).to(self.device))
         self.model.codebook.initialise(z, self.config.kmeans_iterations, generator)
 
-    def _step(self, rows: np.ndarray, gamma: float, quantize: bool) -> tuple[QuantizerOutput, dict[str, Tensor]]:
+    def step(
+        self, rows: Int[np.ndarray, "B"], gamma: float, quantize: bool
+    ) -> tuple[QuantizerOutput, dict[str, Tensor]]:
+        """One step of the optimiser, and q_theta's, on these rows of `windows`: what the batch left, and its terms."""
         longest = int(self.lengths[rows].max())
         windows = torch.from_numpy(self.windows.items[rows, :longest]).to(self.device)
         counted = torch.from_numpy(self.windows.counted[rows, : longest - 1]).to(self.device)

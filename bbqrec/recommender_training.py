@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bbqrec.checkpoint import pack, unpack
@@ -83,18 +83,9 @@ class RecommenderTrainer:
             rate = learning_rate(self.config.learning_rate, *done, self.config.decay)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            batch = self.examples.batch(rows, self.device)
-            loss = (
-                self.model.loss(batch, self.config.label_smoothing)
-                if self.likelihood is None
-                else self.likelihood(self.model, batch)
-            )
+            loss, targets = self.step(rows)
             require_finite({"loss": loss}, self.epoch + 1, step)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            averages.add({"loss": loss.detach()}, float((batch.visible > 0).sum()))
+            averages.add({"loss": loss}, targets)
         trained = time.perf_counter()
         found = scores(rank_users(self.model, self.trie, self.validation, self.config.validation_beam))
         self.epoch += 1
@@ -110,6 +101,20 @@ class RecommenderTrainer:
                 "seconds": time.perf_counter() - started,
             }
         )
+
+    def step(self, rows: Int[np.ndarray, "B"]) -> tuple[Float[Tensor, ""], int]:
+        """One step of the optimiser on these rows of `examples`: the loss before it, and the number of targets."""
+        batch = self.examples.batch(rows, self.device)
+        loss = (
+            self.model.loss(batch, self.config.label_smoothing)
+            if self.likelihood is None
+            else self.likelihood(self.model, batch)
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        return loss.detach(), int((batch.visible > 0).sum())
 
     def judge(self, split: str) -> Int[np.ndarray, "U"]:
         """Every user's rank by the selected checkpoint. The test split is read here and nowhere else."""

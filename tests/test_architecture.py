@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("bbqrec", "sweeps", "analysis")
+PACKAGES = ("bbqrec", "sweeps", "analysis", "benchmarks")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 LAYERS = (
@@ -107,7 +107,12 @@ def test_no_circle_of_imports() -> None:
 def test_the_packages_know_what_they_may(module: str) -> None:
     source = MODULES[module]
     package = module.split(".")[0]
-    forbidden = {"bbqrec": {"ray", "sweeps", "analysis"}, "analysis": {"ray", "torch", "sweeps"}, "sweeps": set()}
+    forbidden = {
+        "bbqrec": {"ray", "sweeps", "analysis", "benchmarks"},
+        "analysis": {"ray", "torch", "sweeps", "benchmarks"},
+        "sweeps": {"benchmarks"},
+        "benchmarks": {"ray", "sweeps", "analysis"},
+    }
     assert roots(source) & forbidden[package] == set()
     if package == "analysis":
         assert {name for name in imported(source) if name in MODULES and name.startswith("bbqrec.")} <= OPEN_TO_ANALYSIS

@@ -1,0 +1,103 @@
+"""TIGER against Hugging Face's T5 as LETTER trains and decodes it: same sizes, same data, same weights."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from bbqrec.decoding import item_lists
+from bbqrec.errors import InputError
+from bbqrec.examples import evaluation_examples
+from bbqrec.generation import generate
+from bbqrec.recommender_training import RecommenderTrainer
+from bbqrec.schema import PAD
+from benchmarks.inputs import Inputs, drawn, sorted_batches
+from benchmarks.measure import Row, alternate, row, timed
+from benchmarks.peer import Peer
+
+REQUIREMENTS = ("transformers==4.51.3", "numpy<2")
+BATCH = 256
+EXAMPLES = 768
+
+
+def _peer(trainer: RecommenderTrainer) -> Peer:
+    """HF T5 with this model's sizes and weights; item i's tokens are its codes, a range of the vocabulary per level."""
+    model, config = trainer.model, trainer.config
+    arrays = {f"weight/{name}": value.numpy() for name, value in model.state_dict().items() if "item_" not in name}
+    sizes: tuple[str, ...] = ("d_model", "heads", "head_width", "d_ff", "encoder_layers", "decoder_layers", "dropout")
+    sizes += ("relative_buckets", "relative_max_distance", "learning_rate", "weight_decay")
+    arrays |= {f"config/{name}": np.asarray(getattr(config, name)) for name in sizes}
+    arrays["embedding"] = model.embedding.fused()[:, 0].detach().numpy()  # (L, N, E)
+    arrays["codes"] = model.item_codes[:-1, :, 0].numpy()  # (I, L)
+    return Peer("hf_t5", REQUIREMENTS, arrays)
+
+
+def _histories(histories: np.ndarray) -> list[list[int]]:
+    return [[int(item) for item in history if item != PAD] for history in histories]
+
+
+def training(inputs: Inputs, rounds: int) -> Iterator[Row]:
+    """A step of training: every prefix an example of its own, and the packed form, in which a user is one pass."""
+    trainer, packed = inputs.trainer("tiger"), inputs.trainer("tiger", history="packed", batch_size=64)
+    examples = trainer.examples
+    rows = drawn(len(examples.history), EXAMPLES, seed=1)
+    cut = sorted_batches(examples, rows, BATCH)
+    users = drawn(len(packed.examples.history), EXAMPLES // 4, seed=1)
+    packed_cut = sorted_batches(packed.examples, users, 64)
+    with _peer(trainer) as peer:
+
+        def batches_of(chosen: list[np.ndarray]) -> list[dict]:
+            return [
+                {"histories": _histories(examples.history[b]), "targets": examples.target[b, 0].tolist()}
+                for b in chosen
+            ]
+
+        unsorted = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+        rates = alternate(
+            {
+                "prefixes": timed(lambda: sum(trainer.step(b)[1] for b in cut)),
+                "packed": timed(lambda: sum(packed.step(b)[1] for b in packed_cut)),
+                "HF T5, padded": peer.turn(do="train", batches=batches_of(unsorted)),
+                "HF T5, sorted by length": peer.turn(do="train", batches=batches_of(cut)),
+            },
+            rounds,
+        )
+    name, unit = "TIGER training step", "examples"
+    yield row(name, unit, rates, "prefixes", "HF T5, padded", at_least=4.0)
+    yield row(name, unit, rates, "prefixes", "HF T5, sorted by length", at_least=1.5)
+    note = "another encoder: causal over items, a whole history in one pass"
+    yield row(name, unit, rates, "packed", "HF T5, padded", at_least=4.0, note=note)
+    yield row(name, unit, rates, "packed", "HF T5, sorted by length", at_least=1.5, note=note)
+
+
+def decoding(inputs: Inputs, rounds: int, users: int = 48) -> Iterator[Row]:
+    """Constrained beam search over the same IDs with the same weights. Raises InputError if the lists differ."""
+    trainer = inputs.trainer("tiger")
+    trainer.model.eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        trainer.model.heads.mul_(4)  # an untrained model's scores are all but ties
+    examples = evaluation_examples(inputs.dataset, "test", trainer.config.max_history)
+    rows = drawn(len(examples.history), users, seed=2)
+    with _peer(trainer) as peer:
+        for beam, least in ((20, 12.0), (50, 20.0)):
+            cut = sorted_batches(examples, rows, max(1, 8192 // beam))
+            lists: dict[int, list[int]] = {}
+
+            def ours(beam: int = beam, cut: list[np.ndarray] = cut, lists: dict[int, list[int]] = lists) -> float:
+                for chosen in cut:
+                    beams = generate(trainer.model, trainer.trie, examples.batch(chosen).history, beam)
+                    found = item_lists(beams, trainer.trie, beam)
+                    lists |= {int(u): [item for item, _ in ranked] for u, ranked in zip(chosen, found, strict=True)}
+                return len(rows)
+
+            question = {"do": "decode", "histories": _histories(examples.history[rows]), "beam": beam, "batch": 32}
+            rates = alternate({"ours": timed(ours), "HF generate": peer.turn(**question)}, rounds)
+            theirs = peer.ask(**question)["lists"]
+            same = sum(lists[int(user)] == other for user, other in zip(rows, theirs, strict=True))
+            if same < users * 0.95:  # float32 sums in another order may swap what is all but equal
+                raise InputError(f"beam {beam}: {same} of {users} lists are equal", "the two models are not the same")
+            yield row(
+                f"TIGER beam {beam}", "users", rates, "ours", "HF generate", at_least=least,
+                note=f"{same} of {users} lists identical",
+            )  # fmt: skip

@@ -4,14 +4,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bbqrec.attention import mask_bias
+from bbqrec.attention import Attention
 from bbqrec.decoding import Beams, DeviceTrie, beam_search
 from bbqrec.recommender import Recommender
 from bbqrec.schema import PAD
 
 
 class CachedScores:
-    """A `NextScores` for one batch of histories; call it level by level.
+    """A `NextScores` for one batch of histories; call it level by level, without gradients.
 
     The cross-attention keys and values of a user are computed once and shared by the beams; each beam keeps the
     self-attention keys and values of its own prefix.
@@ -34,28 +34,48 @@ class CachedScores:
             model.start.expand(rows, beams, -1) if level == 0 else model.embedding.one_level(level - 1, codes)
         )  # (B, W, E)
         steps = torch.arange(level + 1, device=x.device)
-        bias = model.decoder_bias(steps[-1:], steps) + mask_bias(steps <= level)  # (1, H, 1, l + 1)
-        kept = []
+        bias = model.decoder_bias(steps[-1:], steps)[0, :, 0].T  # (l + 1, H): a beam sees its whole prefix
+        places = torch.arange(rows, device=x.device)[:, None] * (self.own[0][0].shape[1] // rows if level else 1)
+        origin = (parents + places).flatten()  # (B W,)
         for number, block in enumerate(model.decoder):
-            own = block.norm_self(x).flatten(0, 1)[:, None]  # (B W, 1, E)
-            keys, values = block.self_attention.keys_values(own)  # (B W, H, 1, C)
-            if level > 0:
-                old_keys, old_values = (self._follow(past, parents) for past in self.own[number])
-                keys, values = torch.cat((old_keys, keys), 2), torch.cat((old_values, values), 2)
-            kept.append((keys, values))
-            x = x + block.self_attention(own, (keys, values), bias).view_as(x)
+            attention, normed = block.self_attention, block.norm_self(x).flatten(0, 1)  # (B W, E)
+            assert isinstance(attention, Attention)
+            before = self.own[number] if level else (None, None)
+            keys = _extended(before[0], origin, attention.k(normed))  # (l + 1, B W, H C)
+            values = _extended(before[1], origin, attention.v(normed))
+            self.own[number : number + 1] = [(keys, values)]
+            x = x + attention.o(_attended(attention, normed, keys, values, bias)).view_as(x)
             x = x + block.cross_attention(block.norm_cross(x), self.cross[number], self.cross_bias)
             x = block.feed(x)
-        self.own = kept
         logits = model.code_logits(model.norm_decoder(x).flatten(0, 1)[:, None], level)  # (B W, 1, M, N)
         return torch.log_softmax(logits.view(rows, beams, *logits.shape[2:]), dim=-1)
 
-    @staticmethod
-    def _follow(past: Float[Tensor, "BV H l C"], parents: Int[Tensor, "B W"]) -> Float[Tensor, "BW H l C"]:
-        """Reorder a cache of B x V beams so that beam w continues its parent."""
-        rows = parents.shape[0]
-        shift = torch.arange(rows, device=parents.device)[:, None] * (past.shape[0] // rows)
-        return past[(parents + shift).flatten()]
+
+def _extended(
+    past: Float[Tensor, "l BV HC"] | None, origin: Int[Tensor, "BW"], new: Float[Tensor, "BW HC"]
+) -> Float[Tensor, "_ BW HC"]:
+    """The cache of every beam's parent, and behind it what the beam adds: written once, without a copy in between."""
+    if past is None:
+        return new[None]
+    longer = new.new_empty(len(past) + 1, *new.shape)
+    torch.index_select(past, 1, origin, out=longer[:-1])
+    longer[-1] = new
+    return longer
+
+
+def _attended(
+    attention: Attention,
+    x: Float[Tensor, "BW E"],
+    keys: Float[Tensor, "k BW HC"],
+    values: Float[Tensor, "k BW HC"],
+    bias: Float[Tensor, "k H"],
+) -> Float[Tensor, "BW HC"]:
+    """Eq. 16 of one query per beam over its own few positions, where a product per pair beats a batched one."""
+    heads = (attention.heads, -1)
+    query = attention.q(x).unflatten(-1, heads)  # (B W, H, C)
+    logits = (keys.unflatten(-1, heads) * query).sum(-1) * attention.scale + bias[:, None]  # (l + 1, B W, H)
+    alpha = torch.softmax(logits, dim=0)[..., None]
+    return (alpha * values.unflatten(-1, heads)).sum(0).flatten(1)
 
 
 @torch.no_grad()

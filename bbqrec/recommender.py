@@ -90,7 +90,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def feed(self, x: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows E"]:
-        return x + self.dropout(self.wo(F.relu(self.wi(self.norm_feed(x)))))
+        return x + self.dropout(self.wo(F.relu(self.wi(self.norm_feed(x)), inplace=True)))
 
     def encode(
         self,

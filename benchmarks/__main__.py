@@ -15,17 +15,17 @@ from typing import Annotated, Any
 
 import torch
 import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bbqrec.data import load_dataset
 from bbqrec.errors import InputError, require_known
 from bbqrec.provenance import source_state
-from benchmarks import quantizer, similarity, tiger
+from benchmarks import memory, quantizer, similarity, tiger
 from benchmarks.inputs import Inputs
-from benchmarks.measure import Row
+from benchmarks.measure import Limit, Row
 
-ROWS: Mapping[str, Callable[[Inputs, int], Iterator[Row]]] = {
+ROWS: Mapping[str, Callable[[Inputs, int], Iterator[Row | Limit]]] = {
     "tiger-training": tiger.training,
     "tiger-decoding": tiger.decoding,
     "similarity-layer": similarity.layer,
@@ -33,6 +33,7 @@ ROWS: Mapping[str, Callable[[Inputs, int], Iterator[Row]]] = {
     "composite-decoding": similarity.decoding,
     "quantizer-step": quantizer.step,
     "club": quantizer.bound,
+    "memory": memory.paper,
 }
 
 
@@ -57,18 +58,19 @@ class Benchmarks:
             require_known("row", name, ROWS)
         if self.rounds < 1:
             raise InputError(f"--rounds {self.rounds} measures nothing", "give 1 or more")
-        dataset = load_dataset(self.dataset)
+        inputs = Inputs(self.dataset)
+        dataset = inputs.dataset
         lacking = [name for name in ("text", "image") if name not in dataset.features]
         if lacking:
             raise InputError(f"data set {dataset.name} has no {' or '.join(lacking)}", "choose one with both")
         torch.set_num_threads(1)
         about = machine() | {"dataset": dataset.name, "rounds": self.rounds}
-        measured: list[Row] = []
+        measured: list[Row | Limit] = []
         for name in self.rows:
-            for row in ROWS[name](Inputs(dataset), self.rounds):
+            for row in ROWS[name](inputs, self.rounds):
                 measured.append(row)
-                print(f"{row.name}: {row.ours} / {row.against} {row.ratio:.2f}", file=sys.stderr, flush=True)
-        Console(soft_wrap=True).print(table(measured))
+                print(" ".join(filter(None, _cells(row))), file=sys.stderr, flush=True)
+        Console(width=240).print(table(measured))
         if self.out is not None:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self.out.write_text(
@@ -93,15 +95,24 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: list[Row | Limit]) -> Table:
     """A line per comparison; rates are per CPU second."""
-    shown = Table("row", "ours", "rate", "against", "rate", "ratio", "over the rounds", "target", "", "note")
+    shown = Table(box=box.MARKDOWN)
+    for title in ("row", "ours", "rate", "against", "rate", "ratio", "over the rounds", "target", "", "note"):
+        shown.add_column(title)
     for row in rows:
-        shown.add_row(
-            row.name, row.ours, f"{row.ours_per_second:.4g} {row.unit}", row.against, f"{row.against_per_second:.4g}",
-            f"{row.ratio:.2f}", f"{row.low:.2f}-{row.high:.2f}", row.target, "met" if row.met else "missed", row.note,
-        )  # fmt: skip
+        shown.add_row(*_cells(row))
     return shown
+
+
+def _cells(row: Row | Limit) -> tuple[str, ...]:
+    met = "met" if row.met else "missed"
+    if isinstance(row, Limit):
+        value, target = f"{row.value:.2f} {row.unit}", f"<= {row.at_most:g} {row.unit}"
+        return row.name, "ours", value, "", "", "", "", target, met, row.note
+    ours, theirs = f"{row.ours_per_second:.4g} {row.unit}", f"{row.against_per_second:.4g}"
+    spread = f"{row.low:.2f}-{row.high:.2f}"
+    return row.name, row.ours, ours, row.against, theirs, f"{row.ratio:.2f}", spread, row.target, met, row.note
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ their trie; residual k-means of the text features gives TIGER's, untrained.
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Int
 
 from bbqrec.codebook import ResidualCodebook
 from bbqrec.config import RecommenderConfig
-from bbqrec.data import batches
+from bbqrec.data import batches, load_dataset
 from bbqrec.examples import Examples
 from bbqrec.methods import run_config
 from bbqrec.recommender_training import RecommenderTrainer
@@ -24,9 +25,13 @@ DEVICE = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Inputs:
-    """A data set with text and image features."""
+    """A data set with text and image features, and its folder."""
 
-    dataset: Dataset
+    folder: Path
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return load_dataset(self.folder)
 
     def config(self, method: str, **changes: object) -> RecommenderConfig:
         """Stage 2 of a method in profile `paper`: d 128, 4 + 4 layers, 6 x 64, ff 1024."""

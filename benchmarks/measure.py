@@ -36,6 +36,21 @@ class Row:
     note: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A line of the table for a quantity that is compared with a target alone."""
+
+    name: str
+    unit: str
+    value: float
+    at_most: float
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        return self.value <= self.at_most
+
+
 def timed(work: Callable[[], float]) -> Contender:
     """A contender in this process; `work` returns how much it did."""
 

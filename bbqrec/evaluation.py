@@ -12,6 +12,8 @@ from bbqrec.recommender import Recommender
 
 BEAMS_IN_FLIGHT = 8192
 """Users times beam of one decoding batch: bounds the memory, never the beam."""
+SCORES_IN_FLIGHT = 2**26
+"""Users times children of the root of one decoding batch: the same bound for large catalogues."""
 
 
 @torch.no_grad()
@@ -22,7 +24,8 @@ def rank_users(
     was_training = model.training
     model.eval()
     ranks = np.empty(len(examples.history), dtype=np.int32)
-    for rows in batches(examples.lengths, max(1, beams_in_flight // beam), None):
+    together = min(beams_in_flight // beam, SCORES_IN_FLIGHT // len(trie.codes[0]))
+    for rows in batches(examples.lengths, max(1, together), None):
         batch = examples.batch(rows, trie.items.device)
         beams = generate(model, trie, batch.history, beam)
         ranks[rows] = target_ranks(beams, trie, batch.target[:, 0]).cpu().numpy()

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from bbqrec.errors import InputError, require_known
 from bbqrec.provenance import source_state
-from benchmarks import memory, quantizer, similarity, tiger
+from benchmarks import memory, quantizer, scale, similarity, tiger
 from benchmarks.inputs import Inputs
 from benchmarks.measure import Limit, Row
 
@@ -34,6 +34,7 @@ ROWS: Mapping[str, Callable[[Inputs, int], Iterator[Row | Limit]]] = {
     "quantizer-step": quantizer.step,
     "club": quantizer.bound,
     "memory": memory.paper,
+    "scale": scale.catalogues,
 }
 
 

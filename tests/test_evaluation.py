@@ -6,9 +6,11 @@ import torch
 from test_generation import POPULARITY, crowded, crowded_model
 from test_recommender import COUNT, L, M
 
+from bbqrec import evaluation
 from bbqrec.decoding import DeviceTrie
 from bbqrec.evaluation import rank_users
 from bbqrec.examples import Examples
+from bbqrec.generation import generate
 from bbqrec.recommender import Batch
 from bbqrec.schema import PAD, UNRANKED
 from bbqrec.semantic_ids import build_trie
@@ -46,6 +48,16 @@ def test_wide_beam_ranks_equal_exhaustive_ones_in_the_users_order(history, in_fl
     trie = DeviceTrie.of(build_trie(crowded(), POPULARITY), "cpu")
     found = rank_users(model, trie, users(), 20, beams_in_flight=in_flight)
     assert found.dtype == np.int32 and found.tolist() == expected_ranks(model)
+
+
+def test_a_large_catalogue_is_decoded_for_few_users_at_a_time(monkeypatch):
+    model, sizes = crowded_model(), []
+    trie = DeviceTrie.of(build_trie(crowded(), POPULARITY), "cpu")
+    expected = rank_users(model, trie, users(), 20)
+    monkeypatch.setattr(evaluation, "SCORES_IN_FLIGHT", 2 * len(trie.codes[0]))
+    monkeypatch.setattr(evaluation, "generate", lambda m, t, h, b: sizes.append(len(h)) or generate(m, t, h, b))
+    assert rank_users(model, trie, users(), 20).tolist() == expected.tolist()
+    assert max(sizes) <= 2 and sum(sizes) == USERS
 
 
 def test_narrow_beam_leaves_the_rest_unranked_and_the_mode_is_restored():

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bbqrec.schema import COMPONENTS
 
-STAGE_VERSIONS = {"quantizer": 2, "recommender": 4}
+STAGE_VERSIONS = {"quantizer": 2, "recommender": 5}
 """Raised by one whenever a change to a stage's code changes its results, so that old artefacts are not reused."""
 
 
@@ -129,6 +129,8 @@ class RecommenderConfig:
     """Learning rate after the warm-up: down to zero at the last epoch, or constant."""
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products in training; decoding is always float32. `auto`: bfloat16 where the hardware has it."""
     beam: int = 50
     validation_beam: int = 20
     """Beam of the per-epoch validation; the selected checkpoint is judged with `beam`."""

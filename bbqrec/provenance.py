@@ -1,5 +1,6 @@
 """Where a number came from: versions, commit, machine, time."""
 
+import contextlib
 import os
 import platform
 import resource
@@ -47,9 +48,25 @@ def source_state() -> dict[str, Any]:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
+    """Largest resident size of this process since `restart_peak_memory`, or so far."""
+    for line in _status():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def restart_peak_memory() -> None:
+    """Forgets the peak so far, which may be another run's in this process, where Linux lets us."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status() -> list[str]:
+    try:
+        return Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _git(folder: Path, *words: str) -> str | None:

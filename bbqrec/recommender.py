@@ -38,11 +38,15 @@ class CodeEmbedding(nn.Module):
         self.fuse = nn.Linear(components * d_model, d_model, bias=False) if fusion == "concat" else None
 
     def fused(self) -> Float[Tensor, "L M N E"]:
-        """The tables behind the linear map: mapping each row once equals mapping every token's concatenation."""
+        """The tables behind the linear map: mapping each row once equals mapping every token's concatenation.
+
+        In full precision: what they hold runs through every residual connection.
+        """
         if self.fuse is None:
             return self.tables
         parts = self.fuse.weight.unflatten(1, (self.tables.shape[1], -1))  # (E, M, E)
-        return torch.einsum("lmne,fme->lmnf", self.tables, parts)
+        with torch.autocast(parts.device.type, enabled=False):
+            return torch.einsum("lmne,fme->lmnf", self.tables, parts)
 
     def forward(self, codes: Int[Tensor, "*rows L M"]) -> Float[Tensor, "*rows L E"]:
         """The first L levels of IDs."""

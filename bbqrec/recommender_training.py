@@ -14,6 +14,7 @@ from bbqrec.decoding import DeviceTrie
 from bbqrec.evaluation import rank_users
 from bbqrec.examples import Examples, evaluation_examples, popularity, training_examples
 from bbqrec.metrics import scores
+from bbqrec.precision import products_in, resolved
 from bbqrec.recommender import Recommender
 from bbqrec.schema import Codes, Dataset
 from bbqrec.semantic_ids import build_trie, disambiguated, flat
@@ -50,6 +51,7 @@ class RecommenderTrainer:
         self.config, self.seed, self.device, self.dataset = config, seed, device, dataset
         self.epoch, self.best_epoch, self.best_score = 0, 0, -1.0
         self.model = build_recommender(config, codes, dataset, seed).to(device)
+        self.precision = resolved(config.precision, device)
         self.best: dict[str, Tensor] = {}
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -105,11 +107,12 @@ class RecommenderTrainer:
     def step(self, rows: Int[np.ndarray, "B"]) -> tuple[Float[Tensor, ""], int]:
         """One step of the optimiser on these rows of `examples`: the loss before it, and the number of targets."""
         batch = self.examples.batch(rows, self.device)
-        loss = (
-            self.model.loss(batch, self.config.label_smoothing)
-            if self.likelihood is None
-            else self.likelihood(self.model, batch)
-        )
+        with products_in(self.precision, self.device):
+            loss = (
+                self.model.loss(batch, self.config.label_smoothing)
+                if self.likelihood is None
+                else self.likelihood(self.model, batch)
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -30,6 +30,8 @@ class RunLog:
 
     @classmethod
     def begin(cls) -> "RunLog":
+        """Of a run that starts now in this process, which may have computed others before."""
+        origin.restart_peak_memory()
         return cls(origin.now(), 0.0, [], [origin.source_state()])
 
     def pack(self) -> bytes:
@@ -110,7 +112,7 @@ def recommender_row(
             "parameters": _parameters(trainer.model),
             "peak_memory_bytes": origin.peak_memory_bytes(),
         },
-        "provenance": _provenance(device, log, given),
+        "provenance": _provenance(device, log, {**given, "precision": trainer.precision}),
         "quantizer_provenance": first["provenance"],
     }
 

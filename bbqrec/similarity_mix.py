@@ -1,13 +1,18 @@
 """The sum of Eq. 17 over keys, without ever holding a vector per pair of tokens or of items.
 
-Buckets belong to pairs of items, so the L tokens of a query item share their weighted values. They are formed for one
-query item at a time, forward and again backward, and never stored.
+On a CPU with a C compiler a kernel visits each pair of items once (`similarity_mix.c`). Elsewhere the L tokens of a
+query item share their weighted values, formed for one query item at a time, forward and again backward, never stored.
 """
+
+import ctypes
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
+
+from bbqrec.native import kernel
 
 
 def similarity_mix(
@@ -19,12 +24,66 @@ def similarity_mix(
 ) -> Float[Tensor, "B H TL C"]:
     """out_ik = sum_jl alpha_ij^kl (e_ij^sim * W_V e_j^l) with e_ij^sim = table[index_ij], split into heads.
 
-    `causal` promises that alpha is zero wherever the key's item comes after the query's, and skips those pairs.
+    `causal` promises that alpha is zero wherever the key's item comes after the query's, and skips those pairs. Takes
+    the fastest path that the device and the number format have; they differ by rounding only.
     """
-    return _SimilarityMix.apply(alpha, v, table, index, causal)
+    device, levels = v.device.type, v.shape[2] // index.shape[1]
+    if torch.is_autocast_enabled(device):
+        table = table.to(v.dtype)
+    if device == "cpu" and v.dtype in (torch.float32, torch.bfloat16) and levels <= 16:
+        library = kernel("similarity_mix")
+        if library is not None:
+            return _Native.apply(alpha.float(), v.float(), table.float(), index, causal).to(v.dtype)
+    return _ByQuery.apply(alpha.to(v.dtype), v, table, index, causal)
 
 
-class _SimilarityMix(torch.autograd.Function):
+class _Sizes(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int64) for name in ("users", "heads", "items", "levels", "width", "rows", "causal", "threads")
+    ]
+
+
+class _Native(torch.autograd.Function):
+    """The C kernel, float32."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, alpha: Tensor, v: Tensor, table: Tensor, index: Tensor, causal: bool
+    ) -> Float[Tensor, "B H TL C"]:
+        alpha, v, table, index = (x.contiguous() for x in (alpha, v, table, index))
+        ctx.save_for_backward(alpha, v, table, index)
+        ctx.causal = causal  # type: ignore[attr-defined]
+        out = torch.empty_like(v)
+        _call("similarity_mix_forward", _sizes(v, table, index, causal), alpha, v, table, index, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        alpha, v, table, index = ctx.saved_tensors  # type: ignore[attr-defined]
+        sizes = _sizes(v, table, index, ctx.causal)  # type: ignore[attr-defined]
+        grad_alpha, grad_v = torch.zeros_like(alpha), torch.zeros_like(v)
+        grad_table = table.new_zeros(sizes.threads, *table.shape)
+        _call(
+            "similarity_mix_backward", sizes, alpha, v, table, index, grad.contiguous(), grad_alpha, grad_v, grad_table
+        )
+        return grad_alpha, grad_v, grad_table.sum(0), None, None
+
+
+def _sizes(v: Tensor, table: Tensor, index: Tensor, causal: bool) -> Any:
+    users, heads, tokens, width = v.shape
+    items, threads = index.shape[1], min(torch.get_num_threads(), users)
+    return _Sizes(users, heads, items, tokens // items, width, table.shape[0], causal, threads)
+
+
+def _call(name: str, sizes: Any, *tensors: Tensor) -> None:
+    function = getattr(kernel("similarity_mix"), name)
+    function(sizes, *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
+
+
+class _ByQuery(torch.autograd.Function):
+    """Any device and number format: batched products, one query item at a time."""
+
     @staticmethod
     def forward(
         ctx: FunctionCtx, alpha: Tensor, v: Tensor, table: Tensor, index: Tensor, causal: bool
@@ -45,7 +104,9 @@ class _SimilarityMix(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         alpha, v, table, index = ctx.saved_tensors  # type: ignore[attr-defined]
         causal = ctx.causal  # type: ignore[attr-defined]
-        grad_alpha, grad_v, grad_table = torch.zeros_like(alpha), torch.zeros_like(v), torch.zeros_like(table)
+        grad_alpha, grad_v = torch.zeros_like(alpha), torch.zeros_like(v)
+        # Many small terms: not summed in bfloat16.
+        grad_table = torch.zeros_like(table, dtype=torch.promote_types(table.dtype, torch.float32))
         by_item = _Items.of(v, index)
         grad_values = grad_v.view_as(by_item.values)
         for i in range(by_item.items):
@@ -59,10 +120,9 @@ class _SimilarityMix(torch.autograd.Function):
             )
             grad_values[:, :, :keys] += grad_weighted * factors
             grad_factors = (grad_weighted * by_item.values[:, :, :keys]).sum(3)  # (B, H, keys, C)
-            grad_table.index_add_(
-                0, index[:, i, :keys].flatten(), grad_factors.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-            )
-        return grad_alpha, grad_v, grad_table, None, None
+            by_pair = grad_factors.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+            grad_table.index_add_(0, index[:, i, :keys].flatten(), by_pair.to(grad_table.dtype))
+        return grad_alpha, grad_v, grad_table.to(table.dtype), None, None
 
 
 class _Items:

@@ -13,8 +13,8 @@ PACKAGES = ("bbqrec", "sweeps", "analysis", "benchmarks")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 LAYERS = (
-    "errors",
-    "schema overrides files",
+    "errors native",
+    "schema overrides files precision",
     "config store metrics provenance",
     "losses mutual_information codebook sequence_encoder similarity_mix",
     "attention",

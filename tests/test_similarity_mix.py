@@ -1,9 +1,12 @@
-"""The sum of Eq. 17 and its hand-written gradients against loops over every pair of tokens and every channel."""
+"""The sum of Eq. 17 and its hand-written gradients, on every path, against loops over all pairs of tokens."""
+
+import logging
 
 import numpy as np
 import pytest
 import torch
 
+from bbqrec import native
 from bbqrec.similarity_mix import similarity_mix
 
 B, H, T, L, C, ROWS = 2, 3, 4, 2, 5, 7
@@ -77,3 +80,101 @@ def test_values_that_are_not_contiguous():
     expected = torch.autograd.grad((similarity_mix(alpha, v, table, INDEX) * WEIGHT).sum(), (alpha, v, table))
     for one, other in zip(grads, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.fixture
+def kernels(tmp_path, monkeypatch):
+    """A cache of its own, so that the kernel is compiled here and now."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.kernel.cache_clear()
+    yield tmp_path
+    native.kernel.cache_clear()
+
+
+needs_compiler = pytest.mark.skipif(native.kernel("similarity_mix") is None, reason="no C compiler")
+
+
+def drawn(levels: int, causal: bool, items: int = 5, users: int = 3) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """alpha, v, table and the index; the last items of a user are padding, which nothing attends to."""
+    generator = torch.Generator().manual_seed(levels)
+    alpha = torch.softmax(torch.randn(users, H, items * levels, items * levels, generator=generator) * 2, dim=-1)
+    alpha[:2, :, :, -levels:] = 0.0
+    if causal:
+        grid = torch.arange(items * levels) // levels
+        alpha = alpha * (grid[None, :] <= grid[:, None])
+    v = torch.randn(users, H, items * levels, 19, generator=generator)
+    table = 1 + 0.5 * torch.randn(ROWS, H * 19, generator=generator)
+    return (alpha, v, table), torch.randint(0, ROWS, (users, items, items), generator=generator)
+
+
+def value_and_gradients(tensors, index, causal: bool, dtype: torch.dtype) -> list[torch.Tensor]:
+    given = [x.to(dtype).requires_grad_() for x in tensors]
+    out = similarity_mix(*given, index, causal)
+    assert out.dtype == dtype
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return [out, *torch.autograd.grad((out * weight).sum(), given)]
+
+
+@needs_compiler
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("levels", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_kernel_equals_the_float64_path(levels, causal, threads):
+    tensors, index = drawn(levels, causal)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = value_and_gradients(tensors, index, causal, torch.float32)
+    finally:
+        torch.set_num_threads(before)
+    expected = value_and_gradients(tensors, index, causal, torch.float64)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=2e-6, rtol=2e-6)
+
+
+@needs_compiler
+def test_the_kernel_is_the_path_taken_and_is_compiled_once(kernels, monkeypatch):
+    tensors, index = drawn(3, True)
+    value_and_gradients(tensors, index, True, torch.float32)
+    (library,) = (kernels / "bbqrec" / "kernels").iterdir()
+    native.kernel.cache_clear()
+    made = library.stat().st_mtime_ns
+    value_and_gradients(tensors, index, True, torch.float32)
+    assert library.stat().st_mtime_ns == made
+    monkeypatch.setattr("bbqrec.similarity_mix._Native.apply", None)
+    with pytest.raises(TypeError):
+        similarity_mix(*tensors, index, True)
+
+
+@pytest.mark.parametrize("lacking", ["BBQREC_NATIVE", "CC", "broken"])
+def test_without_a_compiler_the_other_path_gives_the_same(kernels, monkeypatch, caplog, lacking):
+    if lacking == "broken":
+        broken = kernels / "cc"
+        broken.write_text("#!/bin/sh\necho cannot do that >&2; exit 1\n")
+        broken.chmod(0o755)
+        monkeypatch.setenv("CC", str(broken))
+    else:
+        monkeypatch.setenv(lacking, "0" if lacking == "BBQREC_NATIVE" else "no-such-compiler")
+    tensors, index = drawn(3, True)
+    with caplog.at_level(logging.WARNING):
+        found = value_and_gradients(tensors, index, True, torch.float32)
+    assert native.kernel("similarity_mix") is None
+    assert ("cannot do that" in caplog.text) == (lacking == "broken")
+    for one, other in zip(found, value_and_gradients(tensors, index, True, torch.float64), strict=True):
+        torch.testing.assert_close(one.double(), other, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("path", ["kernel", "other"])
+def test_in_bfloat16_it_is_near(kernels, monkeypatch, path):
+    if path == "other":
+        monkeypatch.setenv("BBQREC_NATIVE", "0")
+    tensors, index = drawn(3, False)
+    expected = value_and_gradients(tensors, index, False, torch.float64)
+    for one, other in zip(value_and_gradients(tensors, index, False, torch.bfloat16), expected, strict=True):
+        assert (one.double() - other).abs().max() < 0.03 * other.abs().max()
+
+
+def test_small_numbers_stay_what_they_are():
+    """A library linked with -ffast-math would have the whole process round them to zero."""
+    similarity_mix(*drawn(3, True)[0], drawn(3, True)[1], True)
+    assert torch.tensor([1e-40]).mul(1.0).item() > 0 and np.float32(1e-40) * np.float32(1) > 0

@@ -106,6 +106,7 @@ def test_row_holds_scores_costs_and_origin(run, tiny_dataset, straight):
     assert row["provenance"]["ray"] == "none" and row["provenance"]["attempts"] == 1
     own = store.read_json("quantizer", run.quantizer_key, "row.json")["provenance"]
     assert row["quantizer_provenance"] == own and own["ray"] == "stage one"
+    assert row["provenance"]["precision"] in ("float32", "bfloat16")
     assert {"version", "commit", "dirty", "host", "device", "torch", "python", "started", "finished"} <= set(
         row["provenance"]
     )

@@ -1,0 +1,61 @@
+"""C kernels that are compiled on first use with the machine's own compiler, kept in the user's cache, and optional."""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+FLAGS = ("-std=c11", "-O3", "-march=native", "-shared", "-fPIC")
+SUMS = ("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno")
+"""Sums may be vectorised. Not -ffast-math: linking it makes the whole process round small numbers to zero."""
+OPENMP = (("-fopenmp",), ())
+"""Tried in this order: some compilers come without it."""
+
+
+@cache
+def kernel(name: str) -> ctypes.CDLL | None:
+    """The library of `<name>.c` beside this file; None without a C compiler, or with BBQREC_NATIVE=0."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if os.environ.get("BBQREC_NATIVE") == "0" or compiler is None:
+        return None
+    source = Path(__file__).with_name(f"{name}.c")
+    try:
+        return ctypes.CDLL(str(_library(source, compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        log.warning("%s could not be compiled, the slower path is used: %s", source.name, " ".join(said.split())[:300])
+        return None
+
+
+def _library(source: Path, compiler: str) -> Path:
+    """The compiled file, made if it is missing: its name holds all that it depends on."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bbqrec" / "kernels"
+    about = (source.read_text(), compiler, FLAGS, SUMS, OPENMP, platform.machine(), _processor())
+    library = root / f"{source.stem}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.so"
+    if not library.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            made = Path(folder, library.name)
+            for threads in OPENMP:
+                command = [compiler, *FLAGS, *SUMS, *threads, str(source), "-o", str(made)]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+                if done.returncode == 0:
+                    break
+            done.check_returncode()
+            made.replace(library)  # whoever comes at the same time makes the same file
+    return library
+
+
+def _processor() -> str:
+    """What -march=native looks at: a cache on a shared file system serves machines of several kinds."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

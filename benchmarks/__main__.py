@@ -34,6 +34,7 @@ ROWS: Mapping[str, Callable[[Inputs, int], Iterator[Row | Limit]]] = {
     "quantizer-step": quantizer.step,
     "club": quantizer.bound,
     "memory": memory.paper,
+    "table": memory.table,
     "scale": scale.catalogues,
 }
 

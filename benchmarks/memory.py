@@ -1,21 +1,28 @@
-"""Peak memory of a run at the paper's sizes, beyond what the imports take, in a process of its own."""
+"""Peak memory beyond what the imports take, each in a process of its own: a run at the paper's sizes, a long table."""
 
 import multiprocessing
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
+from bbqrec.datasets.core import index_columns
+from bbqrec.datasets.interactions import read_columns
 from bbqrec.evaluation import rank_users
 from bbqrec.examples import Examples, evaluation_examples
 from bbqrec.methods import run_config
-from bbqrec.provenance import peak_memory_bytes
+from bbqrec.provenance import peak_memory_bytes, restart_peak_memory
 from bbqrec.quantizer_training import QuantizerTrainer
 from benchmarks.inputs import DEVICE, Inputs
 from benchmarks.measure import Limit
 
 GIB = 2**30
+TABLE = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("timestamp", pa.int64())])
+IDS = (("user", 10**6), ("item", 10**5))
 
 
 def paper(inputs: Inputs, rounds: int) -> Iterator[Limit]:
@@ -25,9 +32,37 @@ def paper(inputs: Inputs, rounds: int) -> Iterator[Limit]:
     yield Limit(name="Peak memory of a paper-profile run", unit="GiB", value=(after - before) / GIB, at_most=2.0)
 
 
+def table(inputs: Inputs, rounds: int, rows: int = 10**7) -> Iterator[Limit]:
+    """Reading and ordering an interactions table whose IDs alone are larger than what is held of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "interactions.parquet")
+        generator = np.random.default_rng(0)
+        with pq.ParquetWriter(path, TABLE) as writer:
+            for _ in range(10):
+                drawn = (generator.integers(0, n, rows // 10) for _, n in IDS)
+                users, items = (np.char.mod(f"{kind}-%032d", d) for (kind, _), d in zip(IDS, drawn, strict=True))
+                times = generator.integers(0, 10**9, rows // 10)
+                writer.write_table(pa.table([users, items, times], schema=TABLE))
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            before, after = pool.apply(_table_read, (path,))
+    size = rows * 2 * 37 / GIB
+    note = f"its IDs are {size:.2f} GiB of text"
+    yield Limit(
+        name=f"Preparing {rows:,} interactions", unit="GiB", value=(after - before) / GIB, at_most=1.0, note=note
+    )
+
+
+def _table_read(path: Path) -> tuple[int, int]:
+    restart_peak_memory()
+    before = peak_memory_bytes()
+    index_columns(read_columns(path, "user_id", "item_id", "timestamp"))
+    return before, peak_memory_bytes()
+
+
 def _largest_batches(folder: Path) -> tuple[int, int]:
     """Peak bytes of this process before and after; the data set counts as the run's."""
     torch.set_num_threads(1)
+    restart_peak_memory()
     before = peak_memory_bytes()
     inputs = Inputs(folder)
     dataset = inputs.dataset

@@ -92,7 +92,7 @@ class StudyCommand:
         write_report(store, ledger.description(), self.out)
         for name in self.prints:
             console.print((self.out / f"{name}.md").read_text(), highlight=False, markup=False, soft_wrap=True)
-        where = f"tables and figures of study {plan.key}: {self.out.resolve()}"
+        where = f"tables and figures of study {plan.key}: {self.out.resolve()} (rows.csv names every run)"
         console.print(where, highlight=False, markup=False, soft_wrap=True)
         return _status(ledger)
 

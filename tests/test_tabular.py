@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from bbqrec.data import load_dataset
+from bbqrec.datasets import tables
 from bbqrec.datasets.core import index_interactions, k_core
 from bbqrec.datasets.features import align, read_features
+from bbqrec.datasets.interactions import read_columns
 from bbqrec.datasets.tabular import TabularSource, prepare_tabular
 from bbqrec.errors import InputError
 
@@ -201,3 +203,43 @@ def test_core_is_reported_and_can_leave_nothing(source, tmp_path):
     with pytest.raises(InputError, match=r"no interactions.*lower --core"):
         prepare_tabular(replaced(source, core=9), tmp_path / "b", "b")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".tsv.gz"])
+def test_a_table_of_many_batches_gives_the_same(tmp_path, monkeypatch, ending):
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "user_id": [f"u{n}" for n in generator.integers(0, 40, 900)],
+            "item_id": generator.integers(0, 30, 900),
+            "timestamp": pd.to_datetime(generator.integers(0, 10**9, 900), unit="s"),
+        }
+    )
+    path = tmp_path / f"interactions{ending}"
+    if ending == ".parquet":
+        frame.astype({"user_id": "category"}).to_parquet(path, row_group_size=100)
+    else:
+        frame.to_csv(path, index=False, sep="," if ending == ".csv" else "\t")
+    whole = read_columns(path, "user_id", "item_id", "timestamp")
+    monkeypatch.setattr(tables, "ROWS", 70)
+    monkeypatch.setattr(tables, "BYTES", 4000)
+    assert len(list(tables.read_batches(path, ["user_id"]))) > 4
+    parts = read_columns(path, "user_id", "item_id", "timestamp")
+    for columns in (whole, parts):
+        assert (columns.user_ids[columns.users] == frame["user_id"]).all()
+        assert (columns.item_ids[columns.items] == frame["item_id"].astype(str)).all()
+        assert (columns.times == frame["timestamp"].to_numpy()).all()
+    frame.loc[777, "item_id"] = None
+    if ending == ".csv":
+        frame.to_csv(path, index=False)
+        with pytest.raises(InputError, match="no item_id in data row 778"):
+            read_columns(path, "user_id", "item_id", "timestamp")
+
+
+def test_times_are_of_one_kind_in_all_batches(tmp_path, monkeypatch):
+    path = tmp_path / "interactions.csv"
+    rows = [f"u{n},i{n},{n}" for n in range(50)] + [f"u{n},i{n},2020-01-0{n + 1}" for n in range(9)] * 8
+    path.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    monkeypatch.setattr(tables, "BYTES", 300)
+    with pytest.raises(InputError, match="values that are not times"):
+        read_columns(path, "user_id", "item_id", "timestamp")

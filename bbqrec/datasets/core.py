@@ -29,27 +29,53 @@ def k_core(users: Int[np.ndarray, "n"], items: Int[np.ndarray, "n"], k: int) -> 
         kept &= enough
 
 
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """A row per interaction: numbers of users and items (places in the arrays of their IDs), and sortable times."""
+
+    users: Int[np.ndarray, "n"]
+    user_ids: np.ndarray
+    items: Int[np.ndarray, "n"]
+    item_ids: np.ndarray
+    times: np.ndarray | None
+
+
 def index_interactions(
     users: np.ndarray | pd.Series, items: np.ndarray | pd.Series, times: np.ndarray | pd.Series | None, core: int = 0
 ) -> Interactions:
-    """Columns of user IDs, item IDs (strings) and sortable times, a row per interaction -> indexed sequences.
+    """`index_columns` of columns of user IDs, item IDs (strings) and sortable times."""
+    user, user_ids = pd.factorize(np.asarray(users, dtype=object))
+    item, item_ids = pd.factorize(np.asarray(items, dtype=object))
+    times = None if times is None else np.asarray(times)
+    return index_columns(Columns(users=user, user_ids=user_ids, items=item, item_ids=item_ids, times=times), core)
+
+
+def index_columns(columns: Columns, core: int = 0) -> Interactions:
+    """Indexed sequences.
 
     A user's items are ordered by (time, row); without times by row. Users and items are numbered in the order of their
     IDs, so the numbering does not depend on the order of the file. `core` filters first; without interactions an item
     or user has no number.
     """
-    user, user_ids = pd.factorize(np.asarray(users, dtype=object), sort=True)
-    item, item_ids = pd.factorize(np.asarray(items, dtype=object), sort=True)
+    user, item, times = columns.users, columns.items, columns.times
     if core > 1:
         kept = k_core(user, item, core)
-        used_users, user = np.unique(user[kept], return_inverse=True)
-        used_items, item = np.unique(item[kept], return_inverse=True)
-        user_ids, item_ids = user_ids[used_users], item_ids[used_items]
-        times = None if times is None else np.asarray(times)[kept]
-    order = np.argsort(user, kind="stable") if times is None else np.lexsort((np.asarray(times), user))
+        user, item, times = user[kept], item[kept], None if times is None else times[kept]
+    user, user_ids = _in_order(user, columns.user_ids)
+    item, item_ids = _in_order(item, columns.item_ids)
+    order = np.argsort(user, kind="stable") if times is None else np.lexsort((times, user))
     return Interactions(
         user_ids=user_ids,
         item_ids=item_ids,
         offsets=np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(user_ids)))]),
-        items=item[order].astype(np.int32),
+        items=item[order],
     )
+
+
+def _in_order(numbers: Int[np.ndarray, "n"], ids: np.ndarray) -> tuple[Int[np.ndarray, "n"], np.ndarray]:
+    """The numbers that occur, renumbered in the order of their IDs, and these IDs."""
+    used = np.flatnonzero(np.bincount(numbers, minlength=len(ids)))
+    order = used[np.argsort(ids[used], kind="stable")]
+    place = np.zeros(len(ids), dtype=np.int32)
+    place[order] = np.arange(len(order))
+    return place[numbers], ids[order]

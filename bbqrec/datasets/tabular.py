@@ -9,18 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv as csv
-import pyarrow.parquet as pq
 
 from bbqrec.datasets.canonical import Prepared, save_dataset
-from bbqrec.datasets.core import index_interactions
+from bbqrec.datasets.core import Columns, index_columns
 from bbqrec.datasets.features import align, read_features
+from bbqrec.datasets.interactions import read_columns
 from bbqrec.datasets.progress import progress_bar
+from bbqrec.datasets.tables import read_table
 from bbqrec.errors import InputError
 from bbqrec.schema import COMPONENTS
-
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +54,13 @@ def prepare_tabular(source: TabularSource, out: Path, name: str) -> Prepared:
     notes: list[str] = []
     with progress_bar() as progress:
         task = progress.add_task("interactions", total=3 + len(source.features))
-        users, items, times = _read_interactions(source)
-        data = index_interactions(users, items, times, source.core)
+        columns = _read_interactions(source)
+        data = index_columns(columns, source.core)
         if len(data.items) == 0:
             what = f"no interactions of {source.interactions} are left by --core {source.core}"
             raise InputError(what, "lower --core")
-        if len(data.items) < len(users):
-            notes.append(f"{source.core}-core: kept {len(data.items):,} of {len(users):,} interactions")
+        if len(data.items) < len(columns.users):
+            notes.append(f"{source.core}-core: kept {len(data.items):,} of {len(columns.users):,} interactions")
         progress.update(task, advance=1, description="items")
         listed, titles = _read_items(source, data.item_ids, notes)
         progress.update(task, advance=1)
@@ -90,77 +87,12 @@ def prepare_tabular(source: TabularSource, out: Path, name: str) -> Prepared:
     return Prepared(dataset=dataset, notes=tuple(notes))
 
 
-def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
-    """The named columns of a parquet, csv or tsv file; in text files every value stays a string, "" becomes missing.
-
-    Raises InputError for a file that is missing, malformed or lacks a column.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist", "check the path")
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if suffix != ".parquet" and suffix not in SEPARATORS:
-        raise InputError(f"{path} is neither parquet, csv nor tsv", "convert it, or give it the right ending")
-    try:
-        if suffix == ".parquet":
-            _require(path, pq.read_schema(path).names, columns)
-            return pq.read_table(path, columns=columns).to_pandas()
-        # Strict where pandas is not: a row with a field too many is an error, not cut or shifted.
-        parse = csv.ParseOptions(delimiter=SEPARATORS[suffix], newlines_in_values=True)
-        with csv.open_csv(path, parse_options=parse) as reader:
-            _require(path, reader.schema.names, columns)
-        convert = csv.ConvertOptions(
-            include_columns=columns,
-            column_types=dict.fromkeys(columns, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-        )
-        return csv.read_csv(path, parse_options=parse, convert_options=convert).to_pandas()
-    except (OSError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot read {path} ({reason})", "write the file again") from error
-
-
-def _require(path: Path, found: list[str], columns: list[str]) -> None:
-    absent = [c for c in columns if c not in found]
-    if absent:
-        raise InputError(f"{path} has no column {absent[0]!r}", f"name one of its columns: {', '.join(found)}")
-
-
-def _read_interactions(source: TabularSource) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """User IDs, item IDs and times, a row per interaction."""
-    path, time = source.interactions, source.time_column
-    columns = [source.user_column, source.item_column, *([] if time is None else [time])]
-    if len(set(columns)) < len(columns):
-        raise InputError(f"columns {', '.join(columns)} are not distinct", "name three different columns")
-    table = read_table(path, columns)
-    if table.empty:
-        raise InputError(f"{path} has no rows", "give a table with a row per interaction")
-    for column in columns:
-        missing = np.flatnonzero(table[column].isna())
-        if len(missing):
-            raise InputError(f"{path} has no {column} in data row {missing[0] + 1}", "fill it in or remove the row")
-    times = None if time is None else _sortable(table[time], path)
-    return _strings(table[source.user_column]), _strings(table[source.item_column]), times
-
-
-def _sortable(column: pd.Series, path: Path) -> np.ndarray:
-    """Times as numbers: numeric, datetime, or text that reads as one of them."""
-    if not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_datetime64_any_dtype(column):
-        try:
-            column = pd.to_numeric(column)
-        except (ValueError, TypeError):
-            try:
-                column = pd.to_datetime(column, utc=True, format="ISO8601")
-            except (ValueError, TypeError) as error:
-                what = (
-                    f"column {column.name!r} of {path} holds values that are not times ({str(error).splitlines()[0]})"
-                )
-                raise InputError(
-                    what, "use numbers or ISO dates, or --time-column None for the order of the rows"
-                ) from error
-    if pd.api.types.is_datetime64_any_dtype(column):
-        column = column.astype("int64")
-    return column.to_numpy()
+def _read_interactions(source: TabularSource) -> Columns:
+    time = source.time_column
+    names = [source.user_column, source.item_column, *([] if time is None else [time])]
+    if len(set(names)) < len(names):
+        raise InputError(f"columns {', '.join(names)} are not distinct", "name three different columns")
+    return read_columns(source.interactions, source.user_column, source.item_column, time)
 
 
 def _read_items(source: TabularSource, item_ids: np.ndarray, notes: list[str]) -> tuple[np.ndarray | None, np.ndarray]:
@@ -172,7 +104,7 @@ def _read_items(source: TabularSource, item_ids: np.ndarray, notes: list[str]) -
     if len(missing):
         what = f"{source.items} has no {source.item_column} in data row {missing[0] + 1}"
         raise InputError(what, "fill it in or remove the row")
-    listed = _strings(table[source.item_column])
+    listed = table[source.item_column].astype(str).to_numpy(dtype=object)
     repeated = pd.Series(listed).duplicated().to_numpy()
     if repeated.any():
         raise InputError(f"{source.items} lists item {listed[repeated][0]} more than once", "keep one row per item")
@@ -184,7 +116,3 @@ def _read_items(source: TabularSource, item_ids: np.ndarray, notes: list[str]) -
     if unused:
         notes.append(f"{source.items}: {unused:,} listed items have no interaction and were left out")
     return listed, titles.reindex(item_ids, fill_value="").to_numpy(dtype=object)
-
-
-def _strings(column: pd.Series) -> np.ndarray:
-    return column.astype(str).to_numpy(dtype=object)

@@ -58,12 +58,14 @@ class Train:
     def run(self) -> None:
         from bbqrec.data import load_dataset
         from bbqrec.methods import run_config
+        from bbqrec.native import keep_freed_memory
         from bbqrec.stages import resolve_device, run_quantizer, run_recommender
         from bbqrec.store import Store
 
         if self.seed < 0:
             raise InputError(f"seed={self.seed} is negative", "give 0 or more")
         resolve_device(self.device)
+        keep_freed_memory()
         dataset = load_dataset(self.dataset)
         run = run_config(self.method, dataset, self.seed, self.profile, self.set)
         store, attempt = Store(self.store), uuid.uuid4().hex[:12]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import bbqrec
+from bbqrec.native import give_back_freed_memory
 
 
 def provenance(device: torch.device, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def peak_memory_bytes() -> int:
 
 def restart_peak_memory() -> None:
     """Forgets the peak so far, which may be another run's in this process, where Linux lets us."""
+    give_back_freed_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bbqrec.errors import InputError, require_known
+from bbqrec.native import keep_freed_memory
 from bbqrec.provenance import source_state
 from benchmarks import memory, quantizer, scale, similarity, tiger
 from benchmarks.inputs import Inputs
@@ -66,6 +67,7 @@ class Benchmarks:
         if lacking:
             raise InputError(f"data set {dataset.name} has no {' or '.join(lacking)}", "choose one with both")
         torch.set_num_threads(1)
+        keep_freed_memory()  # as `bbqrec train` does
         about = machine() | {"dataset": dataset.name, "rounds": self.rounds}
         measured: list[Row | Limit] = []
         for name in self.rows:

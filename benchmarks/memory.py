@@ -15,6 +15,7 @@ from bbqrec.datasets.interactions import read_columns
 from bbqrec.evaluation import rank_users
 from bbqrec.examples import Examples, evaluation_examples
 from bbqrec.methods import run_config
+from bbqrec.native import keep_freed_memory
 from bbqrec.provenance import peak_memory_bytes, restart_peak_memory
 from bbqrec.quantizer_training import QuantizerTrainer
 from benchmarks.inputs import DEVICE, Inputs
@@ -62,6 +63,7 @@ def _table_read(path: Path) -> tuple[int, int]:
 def _largest_batches(folder: Path) -> tuple[int, int]:
     """Peak bytes of this process before and after; the data set counts as the run's."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     restart_peak_memory()
     before = peak_memory_bytes()
     inputs = Inputs(folder)

@@ -17,6 +17,7 @@ from ray import tune
 from bbqrec.config import RunConfig, to_json
 from bbqrec.data import load_dataset
 from bbqrec.errors import Diverged, InputError
+from bbqrec.native import keep_freed_memory
 from bbqrec.overrides import from_json
 from bbqrec.schema import Dataset
 from bbqrec.store import Store
@@ -46,6 +47,7 @@ def trial_config(
 def train(config: dict[str, Any]) -> None:
     """The Tune function: computes and publishes the run of `config`, reporting every epoch. See `trial_config`."""
     torch.set_num_threads(config["threads"])
+    keep_freed_memory()
     stages = importlib.import_module(config["stages"])
     run = from_json(RunConfig, config["run"])
     store = Store(config["store"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_recommender_training import CPU, trainer
 
-from bbqrec import precision, provenance
+from bbqrec import precision
 from bbqrec.precision import resolved
 
 FORMS = pytest.mark.parametrize(
@@ -58,15 +58,3 @@ def test_residual_connections_and_decoding_stay_float32(form):
     linear.clear()
     loop.judge("valid")
     assert linear and set(linear) == {torch.float32}
-
-
-def test_the_peak_memory_of_one_run_is_not_the_next_one_s():
-    before = provenance.peak_memory_bytes()
-    large = np.ones(2 * before // 8)
-    high = provenance.peak_memory_bytes()
-    assert high > 2 * before
-    del large
-    provenance.restart_peak_memory()
-    if not provenance._status():
-        pytest.skip("only Linux forgets a peak")
-    assert provenance.peak_memory_bytes() < high / 1.5

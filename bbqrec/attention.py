@@ -16,11 +16,13 @@ Mix = Callable[[Tensor, Tensor], Tensor]
 def similarity_buckets(v: Float[Tensor, "B T W"], real: Bool[Tensor, "B T"], buckets: int) -> Int[Tensor, "B T T"]:
     """Eq. 14-15 for every pair of a history: round((cos + 1) / 2 * K), halves up, in 0..K.
 
-    An item with itself is K exactly. Pairs with anything that is not a real item get the neutral row K + 1.
+    An item with itself is K exactly. Pairs with anything that is not a real item get the neutral row K + 1. In full
+    precision, so that training in another reads the rows that decoding will read.
     """
-    unit = F.normalize(v, dim=-1)
-    cosine = unit @ unit.transpose(1, 2)
-    index = torch.floor((cosine + 1) / 2 * buckets + 0.5).clamp(0, buckets).long()
+    with torch.autocast(v.device.type, enabled=False):
+        unit = F.normalize(v, dim=-1)
+        cosine = unit @ unit.transpose(1, 2)
+        index = torch.floor((cosine + 1) / 2 * buckets + 0.5).clamp(0, buckets).long()
     same = torch.eye(v.shape[1], dtype=torch.bool, device=v.device)
     index = index.masked_fill(same, buckets)
     return index.masked_fill(~(real[:, :, None] & real[:, None, :]), buckets + 1)

@@ -167,15 +167,11 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         app.cli(prog="bbqrec", description=bbqrec.__doc__, args=args, registry=_PAIRS).run()
     except InputError as error:
-        sys.exit(_fail(error))
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
         sys.exit(130)
-
-
-def _fail(error: InputError) -> int:
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
-    return 2
 
 
 def _print(line: object) -> None:
@@ -199,11 +195,19 @@ def _store_with(url: str, run_key: str) -> "Store":
     store = Store(url, writable=False)
     finished = store.keys("recommender")
     if run_key not in finished:
-        rows = (store.read_json("recommender", key, "row.json") for key in finished)
-        known = [f"{row['run_key']} ({row['dataset']}, seed {row['seed']})" for row in rows]
-        remedy = f"use one of {', '.join(known)}" if known else "train one with `bbqrec train`"
+        known = ", ".join(_described(store, key) for key in finished)
+        remedy = f"use one of {known}" if known else "train one with `bbqrec train`"
         raise InputError(f"store {url} has no finished run {run_key!r}", remedy)
     return store
+
+
+def _described(store: "Store", run_key: str) -> str:
+    """A run's key with its data set and seed, if its row can be read."""
+    try:
+        row = store.read_json("recommender", run_key, "row.json")
+    except InputError:
+        return f"{run_key} (damaged)"
+    return f"{run_key} ({row['dataset']}, seed {row['seed']})"
 
 
 _PAIRS = ConstructorRegistry()

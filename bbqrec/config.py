@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bbqrec.schema import COMPONENTS
 
-STAGE_VERSIONS = {"quantizer": 2, "recommender": 5}
+STAGE_VERSIONS = {"quantizer": 2, "recommender": 6}
 """Raised by one whenever a change to a stage's code changes its results, so that old artefacts are not reused."""
 
 

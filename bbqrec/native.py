@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -26,30 +27,40 @@ OPENMP = (("-fopenmp",), ())
 @cache
 def kernel(name: str) -> ctypes.CDLL | None:
     """The library of `<name>.c` beside this file; None without a C compiler, or with BBQREC_NATIVE=0."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if os.environ.get("BBQREC_NATIVE") == "0" or compiler is None:
+    if os.environ.get("BBQREC_NATIVE") == "0":
+        return None
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    if shutil.which(compiler[0]) is None:
+        if "CC" in os.environ:
+            log.warning("CC=%s is not found, slower paths are used", os.environ["CC"])
         return None
     source = Path(__file__).with_name(f"{name}.c")
     try:
-        return ctypes.CDLL(str(_library(source, compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
+        library = _library(source, compiler)
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError:  # cut off while it was written, or another machine's
+            library.unlink()
+            return ctypes.CDLL(str(_library(source, compiler)))
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
+        said = said.decode(errors="replace") if isinstance(said, bytes) else said
         log.warning("%s could not be compiled, the slower path is used: %s", source.name, " ".join(said.split())[:300])
         return None
 
 
-def _library(source: Path, compiler: str) -> Path:
+def _library(source: Path, compiler: list[str]) -> Path:
     """The compiled file, made if it is missing: its name holds all that it depends on."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bbqrec" / "kernels"
-    about = (source.read_text(), compiler, FLAGS, SUMS, OPENMP, platform.machine(), _processor())
+    about = (source.read_text(), compiler, FLAGS, SUMS, OPENMP, platform.machine(), platform.libc_ver(), _processor())
     library = root / f"{source.stem}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.so"
     if not library.exists():
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as folder:
             made = Path(folder, library.name)
             for threads in OPENMP:
-                command = [compiler, *FLAGS, *SUMS, *threads, str(source), "-o", str(made)]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+                command = [*compiler, *FLAGS, *SUMS, *threads, str(source), "-o", str(made)]
+                done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120)
                 if done.returncode == 0:
                     break
             done.check_returncode()

@@ -11,7 +11,7 @@
 #define MAX_LEVELS 16
 
 typedef struct {
-    int64_t users, heads, items, levels, width, rows, causal, threads;
+    int64_t users, heads, items, levels, width, rows, causal, parts, threads;
 } Sizes;
 
 static int nothing(const float *alpha, int64_t tokens, int64_t levels) {
@@ -84,15 +84,15 @@ void similarity_mix_forward(Sizes s, const float *alpha, const float *v, const f
         }
 }
 
-/* grad_alpha and grad_v are zero on entry, as is grad_table (threads, K2, H C): a part per thread, summed by the caller
-   in order, so that results do not depend on who finishes first. */
+/* grad_alpha and grad_v are zero on entry, as is grad_table (parts, K2, H C): a part per group of users, summed by the
+   caller in order, so that results depend neither on the number of threads nor on who finishes first. */
 void similarity_mix_backward(Sizes s, const float *alpha, const float *v, const float *table, const int64_t *index,
                              const float *grad, float *grad_alpha, float *grad_v, float *grad_table) {
     const int64_t tokens = s.items * s.levels, step = s.levels * s.width;
 #pragma omp parallel for num_threads(s.threads) schedule(static)
-    for (int64_t part = 0; part < s.threads; part++) {
+    for (int64_t part = 0; part < s.parts; part++) {
         float *own = grad_table + part * s.rows * s.heads * s.width;
-        for (int64_t b = s.users * part / s.threads; b < s.users * (part + 1) / s.threads; b++)
+        for (int64_t b = s.users * part / s.parts; b < s.users * (part + 1) / s.parts; b++)
             for (int64_t h = 0; h < s.heads; h++) {
                 const int64_t at = b * s.heads + h;
                 const float *a = alpha + at * tokens * tokens, *values = v + at * tokens * s.width;

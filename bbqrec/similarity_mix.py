@@ -27,19 +27,22 @@ def similarity_mix(
     `causal` promises that alpha is zero wherever the key's item comes after the query's, and skips those pairs. Takes
     the fastest path that the device and the number format have; they differ by rounding only.
     """
-    device, levels = v.device.type, v.shape[2] // index.shape[1]
-    if torch.is_autocast_enabled(device):
-        table = table.to(v.dtype)
-    if device == "cpu" and v.dtype in (torch.float32, torch.bfloat16) and levels <= 16:
-        library = kernel("similarity_mix")
-        if library is not None:
-            return _Native.apply(alpha.float(), v.float(), table.float(), index, causal).to(v.dtype)
+    index = index.long()
+    fits = v.device.type == "cpu" and v.dtype in (torch.float32, torch.bfloat16) and v.shape[2] <= 16 * index.shape[1]
+    if fits and kernel("similarity_mix") is not None:
+        return _Native.apply(alpha.float(), v.float(), table.float(), index, causal).to(v.dtype)
     return _ByQuery.apply(alpha.to(v.dtype), v, table, index, causal)
+
+
+PARTS = 16
+"""Groups of users whose gradients of the table are summed by themselves: however many threads share them, the sum is
+the same."""
 
 
 class _Sizes(ctypes.Structure):
     _fields_ = [
-        (name, ctypes.c_int64) for name in ("users", "heads", "items", "levels", "width", "rows", "causal", "threads")
+        (name, ctypes.c_int64)
+        for name in ("users", "heads", "items", "levels", "width", "rows", "causal", "parts", "threads")
     ]
 
 
@@ -63,7 +66,7 @@ class _Native(torch.autograd.Function):
         alpha, v, table, index = ctx.saved_tensors  # type: ignore[attr-defined]
         sizes = _sizes(v, table, index, ctx.causal)  # type: ignore[attr-defined]
         grad_alpha, grad_v = torch.zeros_like(alpha), torch.zeros_like(v)
-        grad_table = table.new_zeros(sizes.threads, *table.shape)
+        grad_table = table.new_zeros(sizes.parts, *table.shape)
         _call(
             "similarity_mix_backward", sizes, alpha, v, table, index, grad.contiguous(), grad_alpha, grad_v, grad_table
         )
@@ -72,8 +75,8 @@ class _Native(torch.autograd.Function):
 
 def _sizes(v: Tensor, table: Tensor, index: Tensor, causal: bool) -> Any:
     users, heads, tokens, width = v.shape
-    items, threads = index.shape[1], min(torch.get_num_threads(), users)
-    return _Sizes(users, heads, items, tokens // items, width, table.shape[0], causal, threads)
+    items, threads = index.shape[1], torch.get_num_threads()
+    return _Sizes(users, heads, items, tokens // max(items, 1), width, table.shape[0], causal, PARTS, threads)
 
 
 def _call(name: str, sizes: Any, *tensors: Tensor) -> None:
@@ -104,9 +107,10 @@ class _ByQuery(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         alpha, v, table, index = ctx.saved_tensors  # type: ignore[attr-defined]
         causal = ctx.causal  # type: ignore[attr-defined]
-        grad_alpha, grad_v = torch.zeros_like(alpha), torch.zeros_like(v)
+        grad_alpha = torch.zeros_like(alpha)
         # Many small terms: not summed in bfloat16.
-        grad_table = torch.zeros_like(table, dtype=torch.promote_types(table.dtype, torch.float32))
+        full = torch.promote_types(v.dtype, torch.float32)
+        grad_v, grad_table = torch.zeros_like(v, dtype=full), torch.zeros_like(table, dtype=full)
         by_item = _Items.of(v, index)
         grad_values = grad_v.view_as(by_item.values)
         for i in range(by_item.items):
@@ -122,7 +126,7 @@ class _ByQuery(torch.autograd.Function):
             grad_factors = (grad_weighted * by_item.values[:, :, :keys]).sum(3)  # (B, H, keys, C)
             by_pair = grad_factors.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
             grad_table.index_add_(0, index[:, i, :keys].flatten(), by_pair.to(grad_table.dtype))
-        return grad_alpha, grad_v, grad_table.to(table.dtype), None, None
+        return grad_alpha, grad_v.to(v.dtype), grad_table.to(table.dtype), None, None
 
 
 class _Items:
@@ -146,4 +150,4 @@ class _Items:
         return table[self.index[:, item, :keys]].unflatten(-1, (heads, -1)).permute(0, 2, 1, 3)[:, :, :, None]
 
     def weighted(self, factors: Float[Tensor, "B H J 1 C"], keys: int) -> Float[Tensor, "B H J L C"]:
-        return torch.mul(self.values[:, :, :keys], factors).contiguous()
+        return torch.mul(self.values[:, :, :keys], factors).to(self.values.dtype).contiguous()

@@ -41,8 +41,8 @@ def run_quantizer(
         return
     _check_data(run, dataset)
     place = resolve_device(device)
-    trainer = QuantizerTrainer(run.quantizer, dataset, run.seed, place)
     log = RunLog.begin()
+    trainer = QuantizerTrainer(run.quantizer, dataset, run.seed, place)
     yield from _epochs(QUANTIZER, key, run.quantizer, trainer, store, attempt, log)
     codes = trainer.model.codes(dataset.num_items)
     row = quantizer_row(key, trainer, codes, log, place, provenance or {})
@@ -82,8 +82,8 @@ def run_recommender(
     _check_data(run, dataset)
     codes = load_codes(run, store)
     place = resolve_device(device)
-    trainer = RecommenderTrainer(run.recommender, dataset, codes, run.seed, place)
     log = RunLog.begin()
+    trainer = RecommenderTrainer(run.recommender, dataset, codes, run.seed, place)
     yield from _epochs(RECOMMENDER, key, run.recommender, trainer, store, attempt, log)
     judged = time.perf_counter()
     ranks = {split: trainer.judge(split) for split in ("valid", "test")}

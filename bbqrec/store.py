@@ -48,7 +48,7 @@ class Store:
     """
 
     def __init__(self, url: str | Path, writable: bool = True) -> None:
-        self._files = Files(url, writable)
+        self._files, self._writable = Files(url, writable), writable
         self.url = self._files.url
         """Absolute, whatever was given."""
 
@@ -205,8 +205,8 @@ class Store:
             self._discard(f"{kind}/{key}/manifest.json")
 
     def _discard(self, name: str) -> None:
-        """Removes what is damaged; a reader who may not write leaves it to the next who may."""
-        with contextlib.suppress(InputError):
+        """Removes what is damaged; who only reads leaves it to the next who writes."""
+        if self._writable:
             self._files.remove(name)
 
     def _checkpoints(self, kind: str, key: str) -> list[dict[str, Any]]:

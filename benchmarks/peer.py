@@ -1,5 +1,6 @@
 """A peer in a virtual environment and a process of its own: its packages need versions that are not ours."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -43,14 +44,16 @@ class Peer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        _pipe(self._process.stdin).close()
+        with contextlib.suppress(BrokenPipeError):
+            _pipe(self._process.stdin).close()
         self._process.wait(timeout=60)
         self._folder.cleanup()
 
     def ask(self, **question: Any) -> dict[str, Any]:
         """The worker's answer. Raises RuntimeError if it ended."""
-        _pipe(self._process.stdin).write(json.dumps(question) + "\n")
-        _pipe(self._process.stdin).flush()
+        with contextlib.suppress(BrokenPipeError):
+            _pipe(self._process.stdin).write(json.dumps(question) + "\n")
+            _pipe(self._process.stdin).flush()
         answer = _pipe(self._process.stdout).readline()
         if not answer:
             raise RuntimeError(f"worker {self.script} ended with status {self._process.wait()}")

@@ -80,7 +80,7 @@ class StudyCommand:
             profile=self.profile or ("small" if self.dataset else "tiny"),
             overrides=_overrides(self.set),
         )
-        store = Store(self.store, writable=not self.dry_run)
+        store = Store(self.store, writable=not (self.dry_run and self.dataset))  # the embedded data set lies there
         if not self.dataset:
             study = replace(study, datasets=(_embedded(store),))
         plan = study.plan(store)

@@ -8,7 +8,8 @@ import torch
 from test_recommender_training import CPU, trainer
 
 from bbqrec import precision
-from bbqrec.precision import resolved
+from bbqrec.attention import similarity_buckets
+from bbqrec.precision import products_in, resolved
 
 FORMS = pytest.mark.parametrize(
     "form",
@@ -58,3 +59,13 @@ def test_residual_connections_and_decoding_stay_float32(form):
     linear.clear()
     loop.judge("valid")
     assert linear and set(linear) == {torch.float32}
+
+
+def test_similarity_buckets_are_those_that_decoding_uses():
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(4, 9, 48, generator=generator) + torch.randn(48, generator=generator)
+    real = torch.ones(4, 9, dtype=torch.bool)
+    plain = similarity_buckets(v, real, 100)
+    with products_in("bfloat16", CPU):
+        assert torch.equal(similarity_buckets(v, real, 100), plain)
+    assert len(plain.unique()) > 15

@@ -1,6 +1,9 @@
 """The sum of Eq. 17 and its hand-written gradients, on every path, against loops over all pairs of tokens."""
 
 import logging
+import os
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +133,9 @@ def test_the_kernel_equals_the_float64_path(levels, causal, threads):
     expected = value_and_gradients(tensors, index, causal, torch.float64)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.double(), other, atol=2e-6, rtol=2e-6)
+    if threads == 2:  # however many threads, the same sums
+        for one, other in zip(found, value_and_gradients(tensors, index, causal, torch.float32), strict=True):
+            assert torch.equal(one, other)
 
 
 @needs_compiler
@@ -141,25 +147,43 @@ def test_the_kernel_is_the_path_taken_and_is_compiled_once(kernels, monkeypatch)
     made = library.stat().st_mtime_ns
     value_and_gradients(tensors, index, True, torch.float32)
     assert library.stat().st_mtime_ns == made
+    value_and_gradients(tensors, index.int(), True, torch.float32)
     monkeypatch.setattr("bbqrec.similarity_mix._Native.apply", None)
     with pytest.raises(TypeError):
         similarity_mix(*tensors, index, True)
 
 
-@pytest.mark.parametrize("lacking", ["BBQREC_NATIVE", "CC", "broken"])
+@needs_compiler
+def test_a_library_that_was_cut_off_is_made_again(kernels):
+    source = Path(native.__file__).with_name("similarity_mix.c")
+    library = native._library(source, shlex.split(os.environ.get("CC") or "cc"))
+    library.write_bytes(b"cut off")
+    tensors, index = drawn(3, True)
+    value_and_gradients(tensors, index, True, torch.float32)
+    assert native.kernel("similarity_mix") is not None and library.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("lacking", ["BBQREC_NATIVE", "CC", "broken", "slow", "home"])
 def test_without_a_compiler_the_other_path_gives_the_same(kernels, monkeypatch, caplog, lacking):
-    if lacking == "broken":
-        broken = kernels / "cc"
-        broken.write_text("#!/bin/sh\necho cannot do that >&2; exit 1\n")
-        broken.chmod(0o755)
-        monkeypatch.setenv("CC", str(broken))
+    if lacking in ("broken", "slow"):
+        compiler = kernels / "cc"
+        then = "exit 1" if lacking == "broken" else "sleep 9"
+        compiler.write_text(f"#!/bin/sh\nprintf 'cannot \\342 do that' >&2; {then}\n")
+        compiler.chmod(0o755)
+        monkeypatch.setenv("CC", f"{compiler} -m64")
+        run = native.subprocess.run
+        monkeypatch.setattr(native.subprocess, "run", lambda *a, **k: run(*a, **{**k, "timeout": 2}))
+    elif lacking == "home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(native.Path, "expanduser", lambda self: (_ for _ in ()).throw(RuntimeError("no home")))
     else:
         monkeypatch.setenv(lacking, "0" if lacking == "BBQREC_NATIVE" else "no-such-compiler")
     tensors, index = drawn(3, True)
     with caplog.at_level(logging.WARNING):
         found = value_and_gradients(tensors, index, True, torch.float32)
     assert native.kernel("similarity_mix") is None
-    assert ("cannot do that" in caplog.text) == (lacking == "broken")
+    said = {"BBQREC_NATIVE": "", "CC": "CC=no-such-compiler is not found", "home": "no home"}
+    assert said.get(lacking, "do that" if lacking == "broken" else "cannot") in caplog.text
     for one, other in zip(found, value_and_gradients(tensors, index, True, torch.float64), strict=True):
         torch.testing.assert_close(one.double(), other, atol=2e-6, rtol=2e-6)
 
@@ -172,6 +196,18 @@ def test_in_bfloat16_it_is_near(kernels, monkeypatch, path):
     expected = value_and_gradients(tensors, index, False, torch.float64)
     for one, other in zip(value_and_gradients(tensors, index, False, torch.bfloat16), expected, strict=True):
         assert (one.double() - other).abs().max() < 0.03 * other.abs().max()
+
+
+@pytest.mark.parametrize("path", ["kernel", "other"])
+def test_the_table_is_not_rounded_with_the_values(kernels, monkeypatch, path):
+    """1.002 is 1 in bfloat16: the table would have to leave its start before anything changed."""
+    if path == "other":
+        monkeypatch.setenv("BBQREC_NATIVE", "0")
+    (alpha, v, _), index = drawn(3, False)
+    ones = torch.ones(ROWS, H * 19)
+    with torch.autocast("cpu", torch.bfloat16):
+        one, other = (similarity_mix(alpha, v.bfloat16(), table, index) for table in (ones, ones * 1.002))
+    assert not torch.equal(one, other)
 
 
 def test_small_numbers_stay_what_they_are():

@@ -34,7 +34,8 @@ class Inputs:
         return load_dataset(self.folder)
 
     def config(self, method: str, **changes: object) -> RecommenderConfig:
-        """Stage 2 of a method in profile `paper`: d 128, 4 + 4 layers, 6 x 64, ff 1024."""
+        """Stage 2 of a method in profile `paper` (d 128, 4 + 4 layers, 6 x 64, ff 1024), in float32 unless told."""
+        changes = {"precision": "float32", **changes}
         overrides = {f"recommender.{name}": value for name, value in changes.items()}
         return run_config(method, self.dataset, 0, "paper", overrides).recommender
 

@@ -1,6 +1,7 @@
 """What similarity-enhanced attention (Eq. 14-17) and composite IDs cost: one layer, a training step, decoding."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch import Tensor
 from bbqrec.attention import Attention, SimilarityTable, mask_bias, similarity_buckets
 from bbqrec.examples import evaluation_examples
 from bbqrec.generation import generate
+from bbqrec.precision import resolved
 from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.schema import PAD
-from benchmarks.inputs import Inputs, drawn, sorted_batches
+from benchmarks.inputs import DEVICE, Inputs, drawn, sorted_batches
 from benchmarks.measure import Row, alternate, row, timed
 
 
@@ -59,12 +61,14 @@ def _pairwise(table: Tensor, buckets: Tensor, levels: int, alpha: Tensor, v: Ten
 
 def training(inputs: Inputs, rounds: int, size: int = 256) -> Iterator[Row]:
     """A step of the full model and of variant S on the same rows, in both forms of history."""
-    for history, batch in (("prefix", size), ("packed", size // 4)):
-        full, plain = (inputs.trainer(m, history=history, batch_size=batch) for m in ("bbqrec", "bbqrec/s"))
+    precisions = ["float32", "bfloat16"] if resolved("auto", DEVICE) == "bfloat16" else ["float32"]
+    for (history, batch), precision in itertools.product((("prefix", size), ("packed", size // 4)), precisions):
+        changes = {"history": history, "batch_size": batch, "precision": precision}
+        full, plain = (inputs.trainer(method, **changes) for method in ("bbqrec", "bbqrec/s"))
         rows = drawn(len(full.examples.history), 2 * batch, seed=4)
         cut = sorted_batches(full.examples, rows, batch)
         rates = alternate({"BBQRec": timed(_steps(full, cut)), "S": timed(_steps(plain, cut))}, rounds)
-        yield row(f"BBQRec training step, {history}", "examples", rates, "BBQRec", "S", at_most=1.25)
+        yield row(f"BBQRec training step, {history}, {precision}", "examples", rates, "BBQRec", "S", at_most=1.25)
 
 
 def decoding(inputs: Inputs, rounds: int, users: int = 96) -> Iterator[Row]:

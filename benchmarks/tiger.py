@@ -1,5 +1,7 @@
 """TIGER against Hugging Face's T5 as LETTER trains and decodes it: same sizes, same data, same weights."""
 
+import contextlib
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,17 +9,19 @@ import torch
 
 from bbqrec.decoding import item_lists
 from bbqrec.errors import InputError
-from bbqrec.examples import evaluation_examples
+from bbqrec.examples import Examples, evaluation_examples
 from bbqrec.generation import generate
+from bbqrec.precision import resolved
 from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.schema import PAD
-from benchmarks.inputs import Inputs, drawn, sorted_batches
-from benchmarks.measure import Row, alternate, row, timed
+from benchmarks.inputs import DEVICE, Inputs, drawn, sorted_batches
+from benchmarks.measure import Contender, Row, alternate, row, timed
 from benchmarks.peer import Peer
 
 REQUIREMENTS = ("transformers==4.51.3", "numpy<2")
 BATCH = 256
 EXAMPLES = 768
+PADDED = "HF T5, padded, float32"
 
 
 def _peer(trainer: RecommenderTrainer) -> Peer:
@@ -37,37 +41,45 @@ def _histories(histories: np.ndarray) -> list[list[int]]:
 
 
 def training(inputs: Inputs, rounds: int) -> Iterator[Row]:
-    """A step of training: every prefix an example of its own, and the packed form, in which a user is one pass."""
-    trainer, packed = inputs.trainer("tiger"), inputs.trainer("tiger", history="packed", batch_size=64)
-    examples = trainer.examples
-    rows = drawn(len(examples.history), EXAMPLES, seed=1)
-    cut = sorted_batches(examples, rows, BATCH)
-    users = drawn(len(packed.examples.history), EXAMPLES // 4, seed=1)
-    packed_cut = sorted_batches(packed.examples, users, 64)
-    with _peer(trainer) as peer:
+    """A step of training: every prefix an example of its own, and the packed form, in which a user is one pass.
 
-        def batches_of(chosen: list[np.ndarray]) -> list[dict]:
-            return [
-                {"histories": _histories(examples.history[b]), "targets": examples.target[b, 0].tolist()}
-                for b in chosen
-            ]
-
-        unsorted = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-        rates = alternate(
-            {
-                "prefixes": timed(lambda: sum(trainer.step(b)[1] for b in cut)),
-                "packed": timed(lambda: sum(packed.step(b)[1] for b in packed_cut)),
-                "HF T5, padded": peer.turn(do="train", batches=batches_of(unsorted)),
-                "HF T5, sorted by length": peer.turn(do="train", batches=batches_of(cut)),
-            },
-            rounds,
-        )
+    Float32 against float32, bfloat16 against bfloat16, and our default against what the public code does.
+    """
+    precisions = ["float32", "bfloat16"] if resolved("auto", DEVICE) == "bfloat16" else ["float32"]
+    with contextlib.ExitStack() as stack:
+        turns: dict[str, Contender] = {}
+        for precision in precisions:
+            trainer = inputs.trainer("tiger", precision=precision)
+            packed = inputs.trainer("tiger", precision=precision, history="packed", batch_size=64)
+            examples = trainer.examples
+            rows = drawn(len(examples.history), EXAMPLES, seed=1)
+            cut = sorted_batches(examples, rows, BATCH)
+            users = drawn(len(packed.examples.history), EXAMPLES // 4, seed=1)
+            packed_cut = sorted_batches(packed.examples, users, 64)
+            turns[f"prefixes, {precision}"] = timed(functools.partial(_steps, trainer, cut))
+            turns[f"packed, {precision}"] = timed(functools.partial(_steps, packed, packed_cut))
+            peer = stack.enter_context(_peer(trainer))
+            question = {"do": "train", "bfloat16": precision == "bfloat16"}
+            if precision == "float32":
+                unsorted = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+                turns[PADDED] = peer.turn(**question, batches=_batches(examples, unsorted))
+            turns[f"HF T5, sorted, {precision}"] = peer.turn(**question, batches=_batches(examples, cut))
+        rates = alternate(turns, rounds)
     name, unit = "TIGER training step", "examples"
-    yield row(name, unit, rates, "prefixes", "HF T5, padded", at_least=4.0)
-    yield row(name, unit, rates, "prefixes", "HF T5, sorted by length", at_least=1.5)
     note = "another encoder: causal over items, a whole history in one pass"
-    yield row(name, unit, rates, "packed", "HF T5, padded", at_least=4.0, note=note)
-    yield row(name, unit, rates, "packed", "HF T5, sorted by length", at_least=1.5, note=note)
+    for precision in precisions:
+        yield row(name, unit, rates, f"prefixes, {precision}", PADDED, at_least=4.0)
+        yield row(name, unit, rates, f"prefixes, {precision}", f"HF T5, sorted, {precision}", at_least=1.5)
+        yield row(name, unit, rates, f"packed, {precision}", PADDED, at_least=4.0, note=note)
+        yield row(name, unit, rates, f"packed, {precision}", f"HF T5, sorted, {precision}", at_least=1.5, note=note)
+
+
+def _steps(trainer: RecommenderTrainer, cut: list[np.ndarray]) -> float:
+    return sum(trainer.step(rows)[1] for rows in cut)
+
+
+def _batches(examples: Examples, cut: list[np.ndarray]) -> list[dict]:
+    return [{"histories": _histories(examples.history[b]), "targets": examples.target[b, 0].tolist()} for b in cut]
 
 
 def decoding(inputs: Inputs, rounds: int, users: int = 48) -> Iterator[Row]:

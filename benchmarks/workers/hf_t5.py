@@ -87,7 +87,8 @@ def train(question: dict) -> dict:
     for batch in question["batches"]:
         inputs, mask = padded(batch["histories"])
         labels = torch.from_numpy(tokens[batch["targets"]])
-        loss = model(input_ids=inputs, attention_mask=mask, labels=labels).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=question["bfloat16"]):
+            loss = model(input_ids=inputs, attention_mask=mask, labels=labels).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_recommender_training import CPU, trainer
 
-from bbqrec import precision
+from bbqrec import native, precision
 from bbqrec.attention import similarity_buckets
 from bbqrec.precision import products_in, resolved
 
@@ -40,6 +40,19 @@ def test_it_learns_the_same(form):
     assert curves[0][-1] < curves[0][0] * 0.9
     assert curves[0] != curves[1]
     np.testing.assert_allclose(curves[1], curves[0], rtol=0.03)
+
+
+@FORMS
+def test_with_and_without_the_kernel_it_learns_the_same(form, monkeypatch):
+    curves, steps = [], np.arange(7)
+    for wanted in ("1", "0"):
+        monkeypatch.setenv("BBQREC_NATIVE", wanted)
+        native.kernel.cache_clear()
+        loop = trainer(precision="float32", **form)
+        curves.append([float(loop.step(steps)[0]) for _ in range(12)])
+    native.kernel.cache_clear()
+    assert curves[0][-1] < curves[0][0] * 0.9
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-3)
 
 
 @FORMS

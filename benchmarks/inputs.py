@@ -21,6 +21,8 @@ from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.schema import Codes, Dataset
 
 DEVICE = torch.device("cpu")
+DECODED_TOGETHER = 16
+"""Users of a batch when few are decoded: as alike in length as the hundreds that training takes of many thousands."""
 
 
 @dataclass(frozen=True)

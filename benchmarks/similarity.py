@@ -14,7 +14,7 @@ from bbqrec.generation import generate
 from bbqrec.precision import resolved
 from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.schema import PAD
-from benchmarks.inputs import DEVICE, Inputs, drawn, sorted_batches
+from benchmarks.inputs import DECODED_TOGETHER, DEVICE, Inputs, drawn, sorted_batches
 from benchmarks.measure import Row, alternate, row, timed
 
 
@@ -90,7 +90,7 @@ def _steps(trainer: RecommenderTrainer, cut: list[np.ndarray]) -> Callable[[], f
 def _decoded(inputs: Inputs, trainer: RecommenderTrainer, users: int, beam: int) -> Callable[[], float]:
     trainer.model.eval()
     examples = evaluation_examples(inputs.dataset, "test", trainer.config.max_history)
-    cut = sorted_batches(examples, drawn(len(examples.history), users, seed=5), max(1, 8192 // beam))
+    cut = sorted_batches(examples, drawn(len(examples.history), users, seed=5), DECODED_TOGETHER)
 
     def decoded() -> float:
         for rows in cut:

@@ -14,7 +14,7 @@ from bbqrec.generation import generate
 from bbqrec.precision import resolved
 from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.schema import PAD
-from benchmarks.inputs import DEVICE, Inputs, drawn, sorted_batches
+from benchmarks.inputs import DECODED_TOGETHER, DEVICE, Inputs, drawn, sorted_batches
 from benchmarks.measure import Contender, Row, alternate, row, timed
 from benchmarks.peer import Peer
 
@@ -82,7 +82,7 @@ def _batches(examples: Examples, cut: list[np.ndarray]) -> list[dict]:
     return [{"histories": _histories(examples.history[b]), "targets": examples.target[b, 0].tolist()} for b in cut]
 
 
-def decoding(inputs: Inputs, rounds: int, users: int = 48) -> Iterator[Row]:
+def decoding(inputs: Inputs, rounds: int, users: int = 96) -> Iterator[Row]:
     """Constrained beam search over the same IDs with the same weights. Raises InputError if the lists differ."""
     trainer = inputs.trainer("tiger")
     trainer.model.eval()
@@ -93,7 +93,7 @@ def decoding(inputs: Inputs, rounds: int, users: int = 48) -> Iterator[Row]:
     rows = drawn(len(examples.history), users, seed=2)
     with _peer(trainer) as peer:
         for beam, least in ((20, 12.0), (50, 20.0)):
-            cut = sorted_batches(examples, rows, max(1, 8192 // beam))
+            cut = sorted_batches(examples, rows, DECODED_TOGETHER)
             lists: dict[int, list[int]] = {}
 
             def ours(beam: int = beam, cut: list[np.ndarray] = cut, lists: dict[int, list[int]] = lists) -> float:

@@ -75,13 +75,15 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+KEPT, LARGE = 2**28, 2**25
+"""Bytes: as much is kept; what is larger is fetched and given back by itself (glibc takes no higher limit)."""
 
 
 def keep_freed_memory() -> None:
     """Has glibc keep what is freed instead of giving it back: a step of training asks for the same sizes again, and
     fetching fresh pages takes about a tenth of its time. A setting of the whole process."""
-    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
+    for option, value in ((M_MMAP_THRESHOLD, LARGE), (M_TRIM_THRESHOLD, KEPT)):
         _glibc("mallopt", option, value)
 
 

@@ -64,7 +64,7 @@ def beam_search(
 ) -> Beams:
     """The best `beam` IDs of each of `batch` users. Every one of them exists; none occurs twice.
 
-    The score of a child is its parent's plus the sum of its codes' log-probabilities (one code per component);
+    The score of a child is its parent's plus the sum of its codes' log-probabilities (one code per component).
     With `priors`, one value per node and depth, that sum plus the child's prior is normalised over the children that
     exist (objective `children`).
     Only existing children are scored. With `beam` at least the number of IDs this is exhaustive.

@@ -2,8 +2,6 @@
 
 import torch
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-
 
 def resolved(precision: str, device: torch.device) -> str:
     """ "auto" is bfloat16 where the hardware multiplies it: on GPUs, and on CPUs with AVX512-BF16 or AMX."""

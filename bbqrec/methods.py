@@ -89,6 +89,7 @@ PROFILES: dict[str, Mapping[str, Any]] = {
         "quantizer.learning_rate": 2e-3,
         "quantizer.epochs": 15,
         "recommender.history": "packed",
+        "recommender.objective": "children",
         "recommender.d_model": 64,
         "recommender.heads": 4,
         "recommender.head_width": 16,

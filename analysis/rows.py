@@ -5,7 +5,7 @@ Columns, always there:
     study, profile, overrides       what was asked for (`overrides` as "field=value field=value")
     method, label, dataset, seed    which cell
     status, error, note             done, running, pending or failed, and why
-    run_key, quantizer_key          which runs the cell shows
+    run_key, quantizer_key          which runs the cell shows (models over items have no quantizer)
     components, fingerprint         the behaviour signals the run had ("id+text+image") and the data it saw
     valid/recall@5 ... test/ndcg@10 scores in [0, 1], NaN where not done
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.studies import AGAIN, CELL, read_study
+from analysis.studies import AGAIN, NAMED, read_study
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 
@@ -99,7 +99,7 @@ def _from_store(store: Store, described: Mapping[str, Any]) -> pd.DataFrame:
         if key not in published:
             published[key] = _published(store, key)
         result = _result(published[key], cell)  # of every cell: a run that suits one may not suit another
-        row = about | {field: cell.get(field) for field in (*CELL, "fingerprint", "error", "note")} | result
+        row = about | {field: cell.get(field) for field in (*NAMED, "fingerprint", "error", "note")} | result
         if row["status"] == "done" and result.get("status") != "done":
             row["status"] = "pending"
         rows.append(row)
@@ -138,9 +138,17 @@ def _result(published: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, 
     flat |= {f"provenance/{name}": None if origin.get(name) is None else str(origin[name]) for name in PROVENANCE}
     first = (row.get("quantizer_provenance") or {}).get("commit")  # a shared stage 1 may be older
     flat["provenance/quantizer_commit"] = None if first is None else str(first)
-    components = row.get("config", {}).get("quantizer", {}).get("components", ())
+    components = _signals(row.get("config") or {})
     about = {"status": "done", "error": None, "components": "+".join(components), "fingerprint": row.get("fingerprint")}
     return about | flat
+
+
+def _signals(config: Mapping[str, Any]) -> list[str]:
+    """The behaviour signals that a run reads. Models over items read IDs, and the modalities they name."""
+    quantizer = config.get("quantizer")
+    if quantizer is not None:
+        return quantizer.get("components", [])
+    return ["id", *config.get("recommender", {}).get("features", [])] if config else []
 
 
 def _wrong(row: Any, cell: Mapping[str, Any]) -> str | None:
@@ -194,7 +202,7 @@ def checked(frame: pd.DataFrame, where: str) -> pd.DataFrame:
             frame[column] = numbers.astype(float)
         else:
             frame[column] = frame[column].astype(object).where(frame[column].notna() & (frame[column] != ""), None)
-    for column in ("method", "label", "dataset", "run_key", "quantizer_key"):
+    for column in ("method", "label", "dataset", "run_key"):
         _refuse(frame, frame[column].isna(), column, where)
     _refuse(frame, frame["seed"].isna() | (frame["seed"] % 1 != 0), "seed", where)
     _refuse(frame, ~frame["status"].isin(STATUSES), "status", where)

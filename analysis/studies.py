@@ -6,8 +6,10 @@ from typing import Any
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 
-CELL = ("method", "label", "dataset", "seed", "quantizer_key", "run_key", "status")
+CELL = ("method", "label", "dataset", "seed", "run_key", "status")
 """What the study file must say of a cell."""
+NAMED = (*CELL, "quantizer_key")
+"""What it says of a cell; models over items have no quantizer."""
 AGAIN = "run the study again, which writes it anew"
 
 

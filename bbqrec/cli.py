@@ -59,7 +59,7 @@ class Train:
         from bbqrec.data import load_dataset
         from bbqrec.methods import run_config
         from bbqrec.native import keep_freed_memory
-        from bbqrec.stages import resolve_device, run_quantizer, run_recommender
+        from bbqrec.stages import resolve_device, run_all
         from bbqrec.store import Store
 
         if self.seed < 0:
@@ -72,9 +72,8 @@ class Train:
         _print(f"{self.method} on {dataset.name}, seed {self.seed}: run {run.recommender_key}")
         if store.has("recommender", run.recommender_key):
             _print(f"the store holds run {run.recommender_key}: nothing is computed")
-        for stage in (run_quantizer, run_recommender):
-            for report in stage(run, dataset, store, attempt=attempt, device=self.device):
-                _print(epoch_line(report))
+        for report in run_all(run, dataset, store, attempt=attempt, device=self.device):
+            _print(epoch_line(report))
         _print_scores(store.read_json("recommender", run.recommender_key, "row.json")["scores"])
         _print(f"run {run.recommender_key}")
 

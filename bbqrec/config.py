@@ -1,21 +1,30 @@
-"""Frozen configurations, the one path that overrides them, and the keys under which results are stored."""
+"""Frozen configurations of both stages. A run is a pair of them on a data set: `run.py`."""
 
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from bbqrec.schema import COMPONENTS
 
-STAGE_VERSIONS = {"quantizer": 2, "recommender": 6}
-"""Raised by one whenever a change to a stage's code changes its results, so that old artefacts are not reused."""
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """What every config says of itself: which model it is of, and which version of that model's code."""
+
+    kind: ClassVar[str]
+    """The stage, and behind a slash the model if it is not BBQRec's."""
+    version: ClassVar[int]
+    """Raised by one whenever a change to the code changes its results, so that old artefacts are not reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizerConfig:
+class QuantizerConfig(StageConfig):
     """Stage 1 (Sec. 4.1). Defaults are the paper's (Sec. 5.1, 5.4) or, where it is silent, documented decisions."""
 
+    kind: ClassVar[str] = "quantizer"
+    version: ClassVar[int] = 2
     components: tuple[str, ...] = COMPONENTS
     levels: int = 3
     codes: int = 256
@@ -56,11 +65,11 @@ class QuantizerConfig:
         unknown = [c for c in self.components if c not in COMPONENTS]
         if unknown or not self.components or len(set(self.components)) != len(self.components):
             raise ValueError(f"components={self.components} must be distinct names out of {COMPONENTS}")
-        _at_least(self, 1, "levels", "codes", "width", "hidden", "epochs", "batch_users", "max_history", "club_hidden")
-        _at_least(self, 1, "sequence_layers", "sequence_heads", "kmeans_iterations")
-        _at_least(self, 0, "alpha", "beta", "gamma", "gamma_warmup_epochs", "club_steps", "id_std", "weight_decay")
-        _above_zero(self, "tau", "learning_rate", "club_learning_rate")
-        _share(self, "dropout", "unquantized_share")
+        at_least(self, 1, "levels", "codes", "width", "hidden", "epochs", "batch_users", "max_history", "club_hidden")
+        at_least(self, 1, "sequence_layers", "sequence_heads", "kmeans_iterations")
+        at_least(self, 0, "alpha", "beta", "gamma", "gamma_warmup_epochs", "club_steps", "id_std", "weight_decay")
+        above_zero(self, "tau", "learning_rate", "club_learning_rate")
+        share(self, "dropout", "unquantized_share")
         if not self.contrastive and not self.modalities:
             raise ValueError(f"contrastive=False with components={self.components} leaves nothing to learn from")
         if self.contrastive and self.vector_width % self.sequence_heads:
@@ -83,9 +92,38 @@ class QuantizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecommenderConfig:
+class TrainingConfig(StageConfig):
+    """What the training loop of stage 2 needs to know of any model; a model's own config adds its sizes."""
+
+    dropout: float = 0.1
+    max_history: int = 20
+    epochs: int = 200
+    patience: int = 10
+    """Epochs without a better validation NDCG@10 after which training stops."""
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    decay: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up: down to zero at the last epoch, or constant."""
+    weight_decay: float = 0.01
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products in training; decoding is always float32. `auto`: bfloat16 where the hardware has it."""
+    validation_users: int = 0
+    """Users drawn (by the run's seed) for the per-epoch validation; 0 takes all of them."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "max_history", "epochs", "patience", "batch_size")
+        at_least(self, 0, "warmup_steps", "weight_decay", "validation_users")
+        above_zero(self, "learning_rate")
+        share(self, "dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommenderConfig(TrainingConfig):
     """Stage 2 (Sec. 4.2). The sizes of the generator are TIGER's and LETTER's; the paper gives none."""
 
+    kind: ClassVar[str] = "recommender"
+    version: ClassVar[int] = 6
     layout: Literal["composite", "flat"] = "composite"
     """`composite`: a position holds one code per component, predicted by parallel heads; `flat`: a code a position."""
     disambiguate: bool = False
@@ -114,92 +152,42 @@ class RecommenderConfig:
     d_ff: int = 1024
     encoder_layers: int = 4
     decoder_layers: int = 4
-    dropout: float = 0.1
     attention_scale: Literal["t5", "sqrt"] = "t5"
     relative_buckets: int = 32
     relative_max_distance: int = 128
-    max_history: int = 20
-    epochs: int = 200
-    patience: int = 10
-    """Epochs without a better validation NDCG@10 after which training stops."""
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    decay: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up: down to zero at the last epoch, or constant."""
-    weight_decay: float = 0.01
     label_smoothing: float = 0.0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products in training; decoding is always float32. `auto`: bfloat16 where the hardware has it."""
     beam: int = 50
     validation_beam: int = 20
     """Beam of the per-epoch validation; the selected checkpoint is judged with `beam`."""
-    validation_users: int = 0
-    """Users drawn (by the run's seed) for the per-epoch validation; 0 takes all of them."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "buckets", "d_model", "heads", "head_width", "d_ff", "encoder_layers", "decoder_layers")
-        _at_least(self, 1, "max_history", "epochs", "patience", "batch_size", "beam", "validation_beam")
-        _at_least(self, 4, "relative_buckets")
-        _at_least(self, 0, "warmup_steps", "weight_decay", "validation_users")
-        _above_zero(self, "learning_rate")
-        _share(self, "dropout", "label_smoothing")
+        super().__post_init__()
+        at_least(self, 1, "buckets", "d_model", "heads", "head_width", "d_ff", "encoder_layers", "decoder_layers")
+        at_least(self, 1, "beam", "validation_beam")
+        at_least(self, 4, "relative_buckets")
+        share(self, "label_smoothing")
         if self.objective == "children" and self.label_smoothing:
             raise ValueError(f"label_smoothing={self.label_smoothing} needs objective codes")
         if self.relative_max_distance <= self.relative_buckets:
             raise ValueError(f"relative_max_distance={self.relative_max_distance} must exceed {self.relative_buckets}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """One complete run: data set (name and fingerprint), seed and both stages."""
-
-    dataset: str
-    fingerprint: str
-    seed: int
-    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
-    recommender: RecommenderConfig = field(default_factory=RecommenderConfig)
-
-    @property
-    def quantizer_key(self) -> str:
-        """Key of the stage-1 artefact: everything that can change it, and nothing else."""
-        return digest(
-            {
-                "stage": "quantizer",
-                "version": STAGE_VERSIONS["quantizer"],
-                "data": self.fingerprint,
-                "seed": self.seed,
-                "config": to_json(self.quantizer),
-            }
-        )
-
-    @property
-    def recommender_key(self) -> str:
-        """Key of the stage-2 artefact; it contains the stage-1 key."""
-        return digest(
-            {
-                "stage": "recommender",
-                "version": STAGE_VERSIONS["recommender"],
-                "quantizer": self.quantizer_key,
-                "seed": self.seed,
-                "config": to_json(self.recommender),
-            }
-        )
-
-
-def _at_least(config: Any, least: int, *names: str) -> None:
+def at_least(config: Any, least: int, *names: str) -> None:
+    """Raises ValueError for a field below `least`."""
     for name in names:
         if getattr(config, name) < least:
             raise ValueError(f"{name}={getattr(config, name)} must be at least {least}")
 
 
-def _above_zero(config: Any, *names: str) -> None:
+def above_zero(config: Any, *names: str) -> None:
+    """Raises ValueError for a field of zero or less."""
     for name in names:
         if getattr(config, name) <= 0:
             raise ValueError(f"{name}={getattr(config, name)} must be above 0")
 
 
-def _share(config: Any, *names: str) -> None:
+def share(config: Any, *names: str) -> None:
+    """Raises ValueError for a field outside [0, 1)."""
     for name in names:
         if not 0.0 <= getattr(config, name) < 1.0:
             raise ValueError(f"{name}={getattr(config, name)} must be in [0, 1)")

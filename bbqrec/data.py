@@ -7,12 +7,14 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
+from torch import Tensor
 
 from bbqrec.datasets.canonical import MIN_ITEMS, load_dataset, save_dataset, statistics
 from bbqrec.errors import InputError
 from bbqrec.schema import PAD, Dataset
 
 __all__ = [
+    "Batch",
     "EvaluationPart",
     "Sequences",
     "Windows",
@@ -53,6 +55,19 @@ class Windows:
 
     items: Int[np.ndarray, "W T1"]
     counted: Bool[np.ndarray, "W T"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Histories and their targets: target s of a row is predicted from the row's first `visible[s]` items.
+
+    `visible` 0 marks a target that does not count. A prefix example has S = 1; a packed history has a target behind
+    every item.
+    """
+
+    history: Int[Tensor, "B T"]
+    target: Int[Tensor, "B S"]
+    visible: Int[Tensor, "B S"]
 
 
 def training_part(dataset: Dataset) -> Sequences:

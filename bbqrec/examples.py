@@ -6,9 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from bbqrec.config import RecommenderConfig
-from bbqrec.data import Sequences, evaluation_part, training_part, training_windows
-from bbqrec.recommender import Batch
+from bbqrec.data import Batch, Sequences, evaluation_part, training_part, training_windows
 from bbqrec.schema import PAD, Dataset
 
 
@@ -34,12 +32,19 @@ class Examples:
         return Batch(history=history_t, target=target_t, visible=visible_t)
 
 
-def training_examples(dataset: Dataset, config: RecommenderConfig) -> Examples:
-    """Every training target once (NOTES: all training prefixes), in the form that `config.history` names."""
-    if config.history == "prefix":
-        return _prefixes(training_part(dataset), config.max_history)
-    windows = training_windows(dataset, config.max_history)
-    places = np.arange(1, config.max_history + 1)
+def training_examples(dataset: Dataset, form: str, max_history: int) -> Examples:
+    """Every training target once (NOTES: all training prefixes).
+
+    `prefix`: a row per target; `packed`: a row per window, with a target behind every item; `cloze`: windows with their
+    last item, one place longer, of which the model hides what it likes (no target counts).
+    """
+    if form == "prefix":
+        return _prefixes(training_part(dataset), max_history)
+    windows = training_windows(dataset, max_history)
+    if form == "cloze":
+        none = np.zeros((len(windows.items), 1), dtype=windows.items.dtype)
+        return Examples(history=windows.items, target=none, visible=none)
+    places = np.arange(1, max_history + 1)
     return Examples(
         history=windows.items[:, :-1],
         target=np.where(windows.counted, windows.items[:, 1:], 0),

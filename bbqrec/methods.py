@@ -1,23 +1,32 @@
-"""Every method as a complete configuration with its label, and the size profiles."""
+"""Every method as a complete configuration with its label, and a method's run on a data set."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from bbqrec.config import QuantizerConfig, RecommenderConfig, RunConfig
+from bbqrec import profiles
+from bbqrec.baselines.sasrec import SASRecConfig
+from bbqrec.config import QuantizerConfig, RecommenderConfig, TrainingConfig
 from bbqrec.errors import InputError, require_known
-from bbqrec.overrides import with_overrides
+from bbqrec.overrides import from_json, with_overrides
+from bbqrec.profiles import PROFILES, Overrides
+from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """`label` is the name in the tables, `table` the paper's tables and figures that show it."""
+    """`label` is the name in the tables, `table` the paper's tables and figures that show it.
+
+    `teacher` is the method whose item vectors stage 1 learns from.
+    """
 
     label: str
     table: tuple[str, ...]
-    quantizer: QuantizerConfig
-    recommender: RecommenderConfig
+    recommender: TrainingConfig
+    quantizer: QuantizerConfig | None = None
+    teacher: str | None = None
+    profiles: Mapping[str, Overrides]
 
 
 QUANTIZER = QuantizerConfig()
@@ -32,7 +41,12 @@ def _variant(
         table=table,
         quantizer=replace(QUANTIZER, **quantizer),
         recommender=replace(RECOMMENDER, **(recommender or {})),
+        profiles=profiles.GENERATIVE,
     )
+
+
+def _item_model(label: str, recommender: TrainingConfig) -> Method:
+    return Method(label=label, table=("Table 2",), recommender=recommender, profiles=profiles.ITEM_MODELS)
 
 
 METHODS: dict[str, Method] = {
@@ -54,94 +68,106 @@ METHODS: dict[str, Method] = {
         contrastive=False,
         unquantized_share=0.0,
     ),
+    "sasrec": _item_model("SASRec", SASRecConfig()),
+    "sasrec-f": _item_model("SASRec_F", SASRecConfig(features=("text", "image"))),
 }
 
-PROFILES: dict[str, Mapping[str, Any]] = {
-    # The sizes that the paper states, or that its baselines use where it states none.
-    "paper": {},
-    # Trains on two CPU cores: half the codebook width, a generator of 1.2 M parameters, packed histories.
-    "small": {
-        "quantizer.width": 64,
-        "quantizer.hidden": 256,
-        "quantizer.club_hidden": 64,
-        "quantizer.batch_users": 128,
-        "quantizer.epochs": 10,
-        "recommender.history": "packed",
-        "recommender.objective": "children",
-        "recommender.dropout": 0.2,
-        "recommender.batch_size": 64,
-        "recommender.heads": 4,
-        "recommender.head_width": 32,
-        "recommender.d_ff": 256,
-        "recommender.encoder_layers": 2,
-        "recommender.decoder_layers": 2,
-        "recommender.epochs": 20,
-        "recommender.validation_users": 4000,
-    },
-    # For the embedded data set: a whole study in minutes.
-    "tiny": {
-        "quantizer.codes": 32,
-        "quantizer.width": 32,
-        "quantizer.hidden": 64,
-        "quantizer.club_hidden": 32,
-        "quantizer.sequence_layers": 1,
-        "quantizer.batch_users": 32,
-        "quantizer.learning_rate": 2e-3,
-        "quantizer.epochs": 15,
-        "recommender.history": "packed",
-        "recommender.objective": "children",
-        "recommender.d_model": 64,
-        "recommender.heads": 4,
-        "recommender.head_width": 16,
-        "recommender.d_ff": 128,
-        "recommender.encoder_layers": 2,
-        "recommender.decoder_layers": 1,
-        "recommender.batch_size": 32,
-        "recommender.learning_rate": 2e-3,
-        "recommender.epochs": 12,
-        "recommender.warmup_steps": 50,
-    },
-}
+KINDS = {config.kind: type(config) for m in METHODS.values() for config in (m.quantizer, m.recommender) if config}
+"""The class of each kind of config, by which a stored run is read."""
 
 
 def run_config(
-    method: str, dataset: Dataset, seed: int, profile: str = "paper", overrides: Mapping[str, Any] | None = None
+    method: str, dataset: Dataset, seed: int, profile: str = "paper", overrides: Overrides | None = None
 ) -> RunConfig:
     """The complete run of a method on a data set: profile first, then overrides.
 
-    Components that the data set has no features for are left out, so that on a data set without images the full model
-    and `w/o image` are one run. Raises InputError for an unknown method or profile, an override that is misspelt or no
-    field of a stage (data set and seed are arguments of their own), or a method of which nothing is left.
+    Modalities that the data set has no features for are left out, so that on a data set without images the full model
+    and `w/o image` are one run. A teacher is run with the same profile, and with those of the overrides that it has a
+    field for. Raises InputError for an unknown method or profile, an override that is misspelt or no field of a stage
+    (data set and seed are arguments of their own), or a method of which nothing is left.
     """
     require_known("method", method, METHODS)
     require_known("profile", profile, PROFILES)
-    for path, value in (overrides or {}).items():
+    overrides = dict(overrides or {})
+    for path, value in overrides.items():
         stage, _, name = path.partition(".")
         if stage not in ("quantizer", "recommender") or not name:
             what = f"override {path}={value!r} names no field of a stage"
             raise InputError(what, "write quantizer.FIELD=VALUE or recommender.FIELD=VALUE")
     chosen = METHODS[method]
+    teacher = None
+    if chosen.teacher is not None:
+        taught = {path: value for path, value in overrides.items() if has_field(chosen.teacher, path)}
+        teacher = run_config(chosen.teacher, dataset, seed, profile, taught)
     run = RunConfig(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
         seed=seed,
         quantizer=chosen.quantizer,
         recommender=chosen.recommender,
+        teacher=teacher,
     )
-    run = with_overrides(with_overrides(run, dict(PROFILES[profile])), dict(overrides or {}))
-    absent = absent_components(run.quantizer, dataset)
-    kept = tuple(c for c in run.quantizer.components if c not in absent)
+    if run.quantizer is None and any(path.startswith("quantizer.") for path in overrides):
+        raise InputError(f"method {method} has no quantizer", "leave out the overrides of quantizer")
+    run = with_overrides(with_overrides(run, dict(chosen.profiles[profile])), overrides)
+    quantizer = None if run.quantizer is None else _served(run.quantizer, method, dataset)
+    return replace(run, quantizer=quantizer, recommender=_served(run.recommender, method, dataset))
+
+
+def has_field(method: str, path: str) -> bool:
+    """Whether a method's configuration has the field that a dotted override names."""
+    stage, _, name = path.partition(".")
+    config = getattr(METHODS[method], stage, None) if stage in ("quantizer", "recommender") else None
+    return config is not None and name in {field.name for field in fields(config)}
+
+
+def run_from_json(value: Mapping[str, Any]) -> RunConfig:
+    """The inverse of `RunConfig.described`. Raises InputError for a kind or a field that is no more."""
+    absent = [name for name in ("dataset", "fingerprint", "seed", "quantizer", "recommender") if name not in value]
+    if absent:
+        raise InputError(f"a run without {', '.join(absent)}", "give a config.json that the program wrote")
+    kinds = value.get("kinds") or {"quantizer": QuantizerConfig.kind, "recommender": RecommenderConfig.kind}
+    stages: dict[str, Any] = {}
+    for stage, kind in kinds.items():
+        if kind is not None:
+            require_known("kind", kind, KINDS)
+        stages[stage] = None if kind is None else from_json(KINDS[kind], value[stage])
+    teacher = value.get("teacher")
+    about = {name: value[name] for name in ("dataset", "fingerprint", "seed")}
+    return RunConfig(**about, **stages, teacher=None if teacher is None else run_from_json(teacher))
+
+
+def lacking(method: str, dataset: Dataset) -> tuple[str, ...]:
+    """Modalities that a method reads and the data set has no features for."""
+    chosen = METHODS[method]
+    asked = [m for config in (chosen.quantizer, chosen.recommender) for m in _modalities(config)]
+    return tuple(m for m in dict.fromkeys(asked) if not _has(dataset, m))
+
+
+def _served(config: Any, method: str, dataset: Dataset) -> Any:
+    """The config without the modalities that the data set has no features for."""
+    name = "components" if isinstance(config, QuantizerConfig) else "features"
+    absent = [m for m in _modalities(config) if not _has(dataset, m)]
+    if not absent:
+        return config
+    kept = tuple(m for m in getattr(config, name) if m not in absent)
     if not kept:
         raise InputError(
             f"method {method} needs {' or '.join(absent)} features, data set {dataset.name} has none",
             "prepare the data set with --features NAME=FILE or choose another method",
         )
     try:
-        return replace(run, quantizer=replace(run.quantizer, components=kept))
+        return replace(config, **{name: kept})
     except ValueError as error:
         raise InputError(f"data set {dataset.name} has no {' or '.join(absent)}", str(error)) from error
 
 
-def absent_components(config: QuantizerConfig, dataset: Dataset) -> tuple[str, ...]:
-    """Components of the config that the data set cannot serve."""
-    return tuple(m for m in config.modalities if m not in dataset.features or not dataset.features[m].present.any())
+def _modalities(config: Any) -> tuple[str, ...]:
+    """The modalities whose features a stage reads."""
+    if isinstance(config, QuantizerConfig):
+        return config.modalities
+    return tuple(getattr(config, "features", ()))
+
+
+def _has(dataset: Dataset, modality: str) -> bool:
+    return modality in dataset.features and bool(dataset.features[modality].present.any())

@@ -38,7 +38,8 @@ def with_overrides(config: Any, overrides: dict[str, Any]) -> Any:
     """
     nested: dict[str, dict[str, Any]] = {}
     direct: dict[str, Any] = {}
-    hints = typing.get_type_hints(type(config))
+    types_of = typing.get_type_hints(type(config))
+    hints = {field.name: types_of[field.name] for field in dataclasses.fields(config)}
     for path, value in overrides.items():
         name, _, rest = path.partition(".")
         if name not in hints:

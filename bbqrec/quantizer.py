@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bbqrec.codebook import Quantized, ResidualCodebook, straight_through
 from bbqrec.config import QuantizerConfig
+from bbqrec.item_features import standardise
 from bbqrec.losses import QuantizerLosses, reconstruction, residual_quantization, sequence_to_item
 from bbqrec.mutual_information import VariationalNet, club
 from bbqrec.schema import PAD, Codes, Features
@@ -213,12 +214,3 @@ class Quantizer(nn.Module):
 
 def normalised(z: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
     return F.layer_norm(z, z.shape[-1:])
-
-
-def standardise(features: Features) -> Float[Tensor, "I F"]:
-    """Zero mean and unit variance per column over the items that have the modality; zero rows elsewhere."""
-    have = features.values[features.present]
-    mean = have.mean(0, dtype=np.float64) if len(have) else 0.0
-    deviation = have.std(0, dtype=np.float64) if len(have) else 1.0
-    scaled = (features.values - mean) / np.where(deviation > 1e-8, deviation, 1.0)
-    return torch.from_numpy((scaled * features.present[:, None]).astype(np.float32))

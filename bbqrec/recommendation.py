@@ -5,17 +5,13 @@ from typing import Any
 import torch
 from safetensors.torch import load
 
-from bbqrec.config import RunConfig
-from bbqrec.decoding import DeviceTrie, item_lists
 from bbqrec.errors import InputError
-from bbqrec.examples import popularity
-from bbqrec.generation import generate
-from bbqrec.overrides import from_json
-from bbqrec.recommender_training import build_recommender, semantic_ids
+from bbqrec.methods import run_from_json
+from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset
-from bbqrec.semantic_ids import build_trie
 from bbqrec.stages import RECOMMENDER, load_codes
 from bbqrec.store import Store
+from bbqrec.tasks import build_task
 
 
 def recommend(store: Store, run_key: str, dataset: Dataset, user_id: str, k: int) -> list[tuple[str, str, float]]:
@@ -36,22 +32,18 @@ def recommend(store: Store, run_key: str, dataset: Dataset, user_id: str, k: int
             f"user {user_id!r} is not in data set {dataset.name}",
             f"use one of its user IDs, such as {dataset.user_ids[0]}",
         )
-    codes = load_codes(run, store)
-    model = build_recommender(run.recommender, codes, dataset, run.seed).eval()
-    model.load_state_dict(load(store.read_bytes(RECOMMENDER, run_key, "model.safetensors")))
-    trie = DeviceTrie.of(build_trie(semantic_ids(codes, run.recommender, dataset), popularity(dataset)), "cpu")
+    codes = None if run.quantizer is None else load_codes(run, store)
+    task = build_task(run.recommender, dataset, codes, run.seed, torch.device("cpu"))
+    task.model.load_state_dict(load(store.read_bytes(RECOMMENDER, run_key, "model.safetensors")))
     start, end = dataset.offsets[found[0]], dataset.offsets[found[0] + 1]
     history = torch.from_numpy(dataset.items[start:end][-run.recommender.max_history :].astype("int64"))[None]
-    beams = generate(model, trie, history, max(run.recommender.beam, k))
-    return [
-        (str(dataset.item_ids[item]), str(dataset.titles[item]), score) for item, score in item_lists(beams, trie, k)[0]
-    ]
+    return [(str(dataset.item_ids[item]), str(dataset.titles[item]), score) for item, score in task.best(history, k)]
 
 
 def _same_version(config: dict[str, Any], run_key: str) -> RunConfig:
     other = InputError(f"run {run_key} was made by another version of bbqrec", "train it again")
     try:
-        run: RunConfig = from_json(RunConfig, config)
+        run = run_from_json(config)
     except InputError as error:  # a field that is no more
         raise other from error
     if run.recommender_key != run_key:

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,21 +10,9 @@ from torch import Tensor, nn
 
 from bbqrec.attention import Attention, Mix, RelativeBias, SimilarityTable, mask_bias, similarity_buckets
 from bbqrec.config import RecommenderConfig
+from bbqrec.data import Batch
 from bbqrec.losses import next_codes
 from bbqrec.schema import PAD
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Histories and their targets: target s of a row is predicted from the row's first `visible[s]` items.
-
-    `visible` 0 marks a target that does not count. A prefix example has S = 1; a packed history has a target behind
-    every item.
-    """
-
-    history: Int[Tensor, "B T"]
-    target: Int[Tensor, "B S"]
-    visible: Int[Tensor, "B S"]
 
 
 class CodeEmbedding(nn.Module):

@@ -1,4 +1,4 @@
-"""The training loop of stage 2: next-item codes, selection and early stopping by validation NDCG@10."""
+"""The training loop of stage 2, whatever the model: selection and early stopping by validation NDCG@10."""
 
 import time
 
@@ -8,58 +8,34 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bbqrec.checkpoint import pack, unpack
-from bbqrec.config import RecommenderConfig
+from bbqrec.config import TrainingConfig
 from bbqrec.data import batches
-from bbqrec.decoding import DeviceTrie
-from bbqrec.evaluation import rank_users
-from bbqrec.examples import Examples, evaluation_examples, popularity, training_examples
+from bbqrec.examples import Examples, evaluation_examples
 from bbqrec.metrics import scores
 from bbqrec.precision import products_in, resolved
-from bbqrec.recommender import Recommender
 from bbqrec.schema import Codes, Dataset
-from bbqrec.semantic_ids import build_trie, disambiguated, flat
+from bbqrec.tasks import build_task
 from bbqrec.training import Averages, epoch_generator, learning_rate, require_finite
-from bbqrec.trie_likelihood import TrieLikelihood
 
 SELECTION = "ndcg@10"
 
 
-def semantic_ids(codes: Codes, config: RecommenderConfig, dataset: Dataset) -> Int[np.ndarray, "I L M"]:
-    """The IDs that the recommender generates: the quantizer's codes in the configured layout."""
-    ids = flat(codes.codes) if config.layout == "flat" else codes.codes
-    return disambiguated(ids, popularity(dataset)) if config.disambiguate else ids
-
-
-def build_recommender(config: RecommenderConfig, codes: Codes, dataset: Dataset, seed: int) -> Recommender:
-    """The untrained model; variant E starts its code embeddings from the codebooks."""
-    generator = epoch_generator(seed, 0)
-    ids = torch.from_numpy(semantic_ids(codes, config, dataset).astype(np.int64))
-    size = max(codes.codebooks.shape[2], int(ids.max()) + 1)  # a disambiguation level may need more numbers
-    model = Recommender(config, ids, torch.from_numpy(codes.vectors), size)
-    if config.inherit_codebook:
-        books = torch.from_numpy(codes.codebooks)
-        model.embedding.inherit(books.flatten(0, 1)[:, None] if config.layout == "flat" else books, generator)
-    return model
-
-
 class RecommenderTrainer:
-    """Stage 2: teacher-forced training, a validation pass per epoch, the best weights kept aside."""
+    """Stage 2 of any method: train, a validation pass per epoch, the best weights kept aside."""
 
     def __init__(
-        self, config: RecommenderConfig, dataset: Dataset, codes: Codes, seed: int, device: torch.device
+        self, config: TrainingConfig, dataset: Dataset, codes: Codes | None, seed: int, device: torch.device
     ) -> None:
         self.config, self.seed, self.device, self.dataset = config, seed, device, dataset
         self.epoch, self.best_epoch, self.best_score = 0, 0, -1.0
-        self.model = build_recommender(config, codes, dataset, seed).to(device)
+        self.task = build_task(config, dataset, codes, seed, device)
+        self.model = self.task.model
         self.precision = resolved(config.precision, device)
         self.best: dict[str, Tensor] = {}
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        ids = semantic_ids(codes, config, dataset)
-        self.trie = DeviceTrie.of(build_trie(ids, popularity(dataset)), device)
-        self.likelihood = TrieLikelihood(self.trie) if config.objective == "children" else None
-        self.examples = training_examples(dataset, config)
+        self.examples = self.task.examples
         self.lengths = self.examples.lengths
         self.validation = self._sample(evaluation_examples(dataset, "valid", config.max_history))
 
@@ -89,7 +65,7 @@ class RecommenderTrainer:
             require_finite({"loss": loss}, self.epoch + 1, step)
             averages.add({"loss": loss}, targets)
         trained = time.perf_counter()
-        found = scores(rank_users(self.model, self.trie, self.validation, self.config.validation_beam))
+        found = scores(self.task.ranks(self.validation, judging=False))
         self.epoch += 1
         if found[SELECTION] > self.best_score:
             self.best_score, self.best_epoch = found[SELECTION], self.epoch
@@ -108,23 +84,17 @@ class RecommenderTrainer:
         """One step of the optimiser on these rows of `examples`: the loss before it, and the number of targets."""
         batch = self.examples.batch(rows, self.device)
         with products_in(self.precision, self.device):
-            loss = (
-                self.model.loss(batch, self.config.label_smoothing)
-                if self.likelihood is None
-                else self.likelihood(self.model, batch)
-            )
+            loss, targets = self.task.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        return loss.detach(), int((batch.visible > 0).sum())
+        return loss.detach(), targets
 
     def judge(self, split: str) -> Int[np.ndarray, "U"]:
         """Every user's rank by the selected checkpoint. The test split is read here and nowhere else."""
         self.model.load_state_dict(self.best)
-        return rank_users(
-            self.model, self.trie, evaluation_examples(self.dataset, split, self.config.max_history), self.config.beam
-        )
+        return self.task.ranks(evaluation_examples(self.dataset, split, self.config.max_history), judging=True)
 
     def pack(self) -> bytes:
         meta = {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_score": self.best_score}

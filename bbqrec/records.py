@@ -9,12 +9,16 @@ import numpy as np
 import torch
 
 from bbqrec import provenance as origin
-from bbqrec.config import RunConfig, to_json
+from bbqrec.config import RecommenderConfig
 from bbqrec.metrics import scores
 from bbqrec.quantizer_training import QuantizerTrainer
-from bbqrec.recommender_training import SELECTION, RecommenderTrainer, semantic_ids
+from bbqrec.recommender_training import SELECTION, RecommenderTrainer
+from bbqrec.run import RunConfig
 from bbqrec.schema import Codes
 from bbqrec.semantic_ids import collisions
+
+QUANTIZER_COSTS = ("seconds", "epochs", "parameters")
+"""Of stage 1, as a run's row repeats them."""
 
 
 class RunLog:
@@ -72,9 +76,8 @@ def quantizer_row(
 
 def recommender_row(
     run: RunConfig,
-    first: Mapping[str, Any],
+    first: Mapping[str, Any] | None,
     trainer: RecommenderTrainer,
-    codes: Codes,
     ranks: Mapping[str, np.ndarray],
     log: RunLog,
     device: torch.device,
@@ -84,28 +87,30 @@ def recommender_row(
 
     `selected_by` is the per-epoch validation score that chose the checkpoint; `scores` judge that checkpoint with the
     run's beam and all users. `collisions` counts the raw codes, `id_collisions` the IDs that are generated.
-    `quantizer_provenance` may name an older commit than `provenance`: stage 1 is made once and shared by runs.
+    `quantizer_provenance` may name an older commit than `provenance`: stage 1 is made once and shared by runs. What a
+    model over items does not have (beam, codes, quantizer) its row does not have either.
     """
+    config, ids = run.recommender, trainer.task.ids
+    beam = {"beam": config.validation_beam} if isinstance(config, RecommenderConfig) else {}
+    quantizer = {} if first is None else {f"quantizer_{name}": first["costs"][name] for name in QUANTIZER_COSTS}
     return {
         "run_key": run.recommender_key,
         "quantizer_key": run.quantizer_key,
         "dataset": run.dataset,
         "fingerprint": run.fingerprint,
         "seed": run.seed,
-        "config": to_json(run),
+        "config": run.described(),
         "scores": {split: scores(found) for split, found in ranks.items()},
         "selected_by": {
             SELECTION: trainer.best_score,
             "users": len(trainer.validation.history),
-            "beam": run.recommender.validation_beam,
+            **beam,
         },
-        "collisions": first["collisions"],
-        "id_collisions": _collisions(semantic_ids(codes, run.recommender, trainer.dataset)),
-        "codebook": first["codebook"],
+        "collisions": {} if first is None else first["collisions"],
+        "id_collisions": {} if ids is None else _collisions(ids),
+        "codebook": {} if first is None else first["codebook"],
         "costs": {
-            "quantizer_seconds": first["costs"]["seconds"],
-            "quantizer_epochs": first["costs"]["epochs"],
-            "quantizer_parameters": first["costs"]["parameters"],
+            **quantizer,
             "recommender_seconds": log.seconds,
             "recommender_epochs": trainer.epoch,
             "best_epoch": trainer.best_epoch,
@@ -113,7 +118,7 @@ def recommender_row(
             "peak_memory_bytes": origin.peak_memory_bytes(),
         },
         "provenance": _provenance(device, log, {**given, "precision": trainer.precision}),
-        "quantizer_provenance": first["provenance"],
+        "quantizer_provenance": {} if first is None else first["provenance"],
     }
 
 

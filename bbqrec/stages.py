@@ -12,18 +12,37 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from bbqrec.config import QuantizerConfig, RecommenderConfig, RunConfig, to_json
+from bbqrec.config import QuantizerConfig, TrainingConfig, to_json
 from bbqrec.data import require_targets
 from bbqrec.errors import Diverged, InputError
 from bbqrec.quantizer_training import QuantizerTrainer
 from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.records import RunLog, quantizer_row, recommender_row, to_bytes
+from bbqrec.run import RunConfig
 from bbqrec.schema import Codes, Dataset, EpochReport
 from bbqrec.store import Store
 from bbqrec.training import Trainer
 
 QUANTIZER, RECOMMENDER = "quantizer", "recommender"
 Files = dict[str, bytes]
+
+
+def run_all(
+    run: RunConfig,
+    dataset: Dataset,
+    store: Store,
+    *,
+    attempt: str,
+    provenance: Mapping[str, Any] | None = None,
+    device: str = "auto",
+) -> Iterator[EpochReport]:
+    """Whatever the store lacks of a run: its teacher, its quantizer, its recommender."""
+    options: dict[str, Any] = {"attempt": attempt, "provenance": provenance, "device": device}
+    if run.teacher is not None:
+        yield from run_all(run.teacher, dataset, store, **options)
+    if run.quantizer is not None:
+        yield from run_quantizer(run, dataset, store, **options)
+    yield from run_recommender(run, dataset, store, **options)
 
 
 def run_quantizer(
@@ -37,11 +56,14 @@ def run_quantizer(
 ) -> Iterator[EpochReport]:
     """Stage 1. Publishes codes, vectors, codebooks (npy), model.safetensors, config.json, metrics.jsonl, row.json."""
     key = run.quantizer_key
+    if key is None:
+        raise ValueError(f"{run.recommender.kind} has no quantizer")
     if store.has(QUANTIZER, key):
         return
     _check_data(run, dataset)
     place = resolve_device(device)
     log = RunLog.begin()
+    assert isinstance(run.quantizer, QuantizerConfig)
     trainer = QuantizerTrainer(run.quantizer, dataset, run.seed, place)
     yield from _epochs(QUANTIZER, key, run.quantizer, trainer, store, attempt, log)
     codes = trainer.model.codes(dataset.num_items)
@@ -74,13 +96,14 @@ def run_recommender(
 ) -> Iterator[EpochReport]:
     """Stage 2. Publishes ranks_valid.npy, ranks_test.npy, model.safetensors, config.json, metrics.jsonl, row.json.
 
-    Raises InputError if the quantizer of the run is not in the store.
+    A model over items also leaves item_vectors.npy. Raises InputError if the run has a quantizer and it is not in the
+    store.
     """
     key = run.recommender_key
     if store.has(RECOMMENDER, key):
         return
     _check_data(run, dataset)
-    codes = load_codes(run, store)
+    codes = None if run.quantizer is None else load_codes(run, store)
     place = resolve_device(device)
     log = RunLog.begin()
     trainer = RecommenderTrainer(run.recommender, dataset, codes, run.seed, place)
@@ -88,8 +111,9 @@ def run_recommender(
     judged = time.perf_counter()
     ranks = {split: trainer.judge(split) for split in ("valid", "test")}
     log.seconds += time.perf_counter() - judged
-    first = store.read_json(QUANTIZER, run.quantizer_key, "row.json")
-    row = recommender_row(run, first, trainer, codes, ranks, log, place, provenance or {})
+    first = None if run.quantizer_key is None else store.read_json(QUANTIZER, run.quantizer_key, "row.json")
+    row = recommender_row(run, first, trainer, ranks, log, place, provenance or {})
+    vectors = trainer.task.item_vectors()
     _publish(
         store,
         RECOMMENDER,
@@ -98,8 +122,9 @@ def run_recommender(
         log,
         {
             **{f"ranks_{split}.npy": _npy(found) for split, found in ranks.items()},
+            **({} if vectors is None else {"item_vectors.npy": _npy(vectors)}),
             "model.safetensors": save({k: v.cpu().contiguous() for k, v in trainer.best.items()}),
-            "config.json": to_bytes(to_json(run)),
+            "config.json": to_bytes(run.described()),
             "row.json": to_bytes(row),
         },
     )
@@ -107,17 +132,18 @@ def run_recommender(
 
 def load_codes(run: RunConfig, store: Store) -> Codes:
     """The published quantizer of a run. Raises InputError if it is missing, damaged or made by another config."""
+    assert run.quantizer is not None and run.quantizer_key is not None
     remedy = "run `bbqrec train` or the study again: it computes what is missing"
     folder = store.get(QUANTIZER, run.quantizer_key)
     if folder is None:
         raise InputError(f"quantizer {run.quantizer_key} is not in store {store.url}", remedy)
     made_by = json.loads((folder / "config.json").read_text())
-    if made_by != to_json(run.quantizer):
+    if made_by != {"components": made_by.get("components")} | to_json(run.quantizer):
         raise InputError(
             f"quantizer {run.quantizer_key} was made by another config", "remove it from the store and rerun"
         )
     return Codes(
-        components=run.quantizer.components,
+        components=tuple(made_by["components"]),
         codes=np.load(folder / "codes.npy", allow_pickle=False).astype(np.int64),
         vectors=np.load(folder / "vectors.npy", allow_pickle=False),
         codebooks=np.load(folder / "codebooks.npy", allow_pickle=False),
@@ -136,7 +162,7 @@ def resolve_device(name: str) -> torch.device:
 def _epochs(
     stage: str,
     key: str,
-    config: QuantizerConfig | RecommenderConfig,
+    config: QuantizerConfig | TrainingConfig,
     trainer: Trainer,
     store: Store,
     attempt: str,

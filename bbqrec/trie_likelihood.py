@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bbqrec.data import Batch
 from bbqrec.decoding import DeviceTrie
-from bbqrec.recommender import Batch, Recommender
+from bbqrec.recommender import Recommender
 
 
 class TrieLikelihood:

@@ -83,7 +83,7 @@ def _largest_batches(folder: Path, precision: str) -> tuple[int, int]:
     test = evaluation_examples(dataset, "test", trainer.config.max_history)
     rows = _longest(test.lengths, 512)
     few = Examples(history=test.history[rows], target=test.target[rows], visible=test.visible[rows])
-    rank_users(trainer.model, trainer.trie, few, trainer.config.beam)
+    rank_users(trainer.model, trainer.task.trie, few, trainer.config.beam)
     return before, peak_memory_bytes()
 
 

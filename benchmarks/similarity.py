@@ -94,7 +94,7 @@ def _decoded(inputs: Inputs, trainer: RecommenderTrainer, users: int, beam: int)
 
     def decoded() -> float:
         for rows in cut:
-            generate(trainer.model, trainer.trie, examples.batch(rows).history, beam)
+            generate(trainer.model, trainer.task.trie, examples.batch(rows).history, beam)
         return users
 
     return decoded

@@ -98,8 +98,8 @@ def decoding(inputs: Inputs, rounds: int, users: int = 96) -> Iterator[Row]:
 
             def ours(beam: int = beam, cut: list[np.ndarray] = cut, lists: dict[int, list[int]] = lists) -> float:
                 for chosen in cut:
-                    beams = generate(trainer.model, trainer.trie, examples.batch(chosen).history, beam)
-                    found = item_lists(beams, trainer.trie, beam)
+                    beams = generate(trainer.model, trainer.task.trie, examples.batch(chosen).history, beam)
+                    found = item_lists(beams, trainer.task.trie, beam)
                     lists |= {int(u): [item for item, _ in ranked] for u, ranked in zip(chosen, found, strict=True)}
                 return len(rows)
 

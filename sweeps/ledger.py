@@ -60,11 +60,15 @@ class Ledger:
             self.fail(key, f"the run ended, but store {self.store.url} does not hold its artefact")
 
     def fail(self, key: str, error: str, hopeless: bool = False) -> None:
-        """The run failed for good, and so do the recommenders that wait for it. `hopeless`: it would fail again."""
+        """The run failed for good, and so do the runs that wait for it. `hopeless`: it would fail again."""
         failed = {key: error}
-        for run in self.plan.runs.values():
-            if run.needs == key and self.status[run.key] == "pending":
-                failed[run.key] = f"quantizer failed: {error}"
+        ahead = [key]
+        while ahead:
+            needed = self.plan.runs[ahead.pop()]
+            for run in self.plan.runs.values():
+                if run.needs == needed.key and self.status[run.key] == "pending":
+                    failed[run.key] = f"{needed.stage} failed: {failed[needed.key]}"
+                    ahead.append(run.key)
         self.status |= dict.fromkeys(failed, "failed")
         self.errors |= failed
         if hopeless:
@@ -90,7 +94,7 @@ class Ledger:
         rows = []
         for cell in self.plan.cells:
             status = self.status[cell.run_key]
-            if status == "pending" and self.status[cell.quantizer_key] == "running":
+            if status == "pending" and cell.quantizer_key and self.status[cell.quantizer_key] == "running":
                 status = "running"
             rows.append({**asdict(cell), "status": status, "error": self.errors.get(cell.run_key)})
         return rows

@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from bbqrec.config import RunConfig, digest
+from bbqrec.config import digest
 from bbqrec.data import load_dataset, require_targets
 from bbqrec.errors import InputError, require_known
-from bbqrec.methods import METHODS, PROFILES, absent_components, run_config
+from bbqrec.methods import METHODS, has_field, lacking, run_config
+from bbqrec.profiles import PROFILES
+from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset
 from bbqrec.store import Store
 
@@ -26,21 +28,22 @@ Stage = Literal["quantizer", "recommender"]
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One method on one data set with one seed, and the keys of the two runs that it needs."""
+    """One method on one data set with one seed, and the keys of the recommender and quantizer that it shows."""
 
     method: str
     label: str
     dataset: str
     fingerprint: str
     seed: int
-    quantizer_key: str
+    quantizer_key: str | None
     run_key: str
     note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One stage to compute. `name` is for people; `needs` is the key of the quantizer that a recommender reads."""
+    """One stage to compute. `name` is for people; `needs` is the key of the run whose artefact it reads: a recommender
+    its quantizer's, a taught quantizer its teacher's."""
 
     stage: Stage
     key: str
@@ -73,13 +76,24 @@ class Plan:
 
     @property
     def missing(self) -> tuple[Run, ...]:
-        """What has to be computed. A quantizer that no missing recommender reads is not."""
-        needed = {run.needs for run in self.runs.values() if run.stage == "recommender" and run.key not in self.done}
-        return tuple(
-            run
-            for run in self.runs.values()
-            if run.key not in self.done and (run.stage == "recommender" or run.key in needed)
-        )
+        """What has to be computed: the cells' recommenders, and what they need as far as it is not there."""
+        needed: set[str] = set()
+        ahead = [cell.run_key for cell in self.cells]
+        while ahead:
+            key = ahead.pop()
+            if key in self.done or key in needed:
+                continue
+            needed.add(key)
+            behind = self.runs[key].needs
+            ahead += [] if behind is None else [behind]
+        return tuple(run for run in self.runs.values() if run.key in needed)
+
+    @property
+    def asked(self) -> Mapping[Stage, int]:
+        """Runs that the cells would take if none were shared."""
+        with_quantizer = sum(cell.quantizer_key is not None for cell in self.cells)
+        taught = sum(METHODS[cell.method].teacher is not None for cell in self.cells)
+        return {"quantizer": with_quantizer, "recommender": len(self.cells) + taught}
 
     def count(self, stage: Stage, keys: Collection[str] | None = None) -> int:
         """Unique runs of a stage, among `keys` if given."""
@@ -91,7 +105,7 @@ class Plan:
             "cells": len(self.cells),
             "quantizer_runs": self.count("quantizer"),
             "recommender_runs": self.count("recommender"),
-            "shared": 2 * len(self.cells) - len(self.runs),
+            "shared": sum(self.asked.values()) - len(self.runs),
             "already_done": len(self.done),
         }
 
@@ -114,11 +128,11 @@ class Plan:
         table.add_column("stage")
         for column in ("unique runs", "saved by sharing", "already done", "to compute"):
             table.add_column(column, justify="right")
-        for stage in ("quantizer", "recommender"):
+        for stage, asked in self.asked.items():
             unique = self.count(stage)
-            figures = (unique, len(self.cells) - unique, self.count(stage, self.done), self.count(stage, missing))
+            figures = (unique, asked - unique, self.count(stage, self.done), self.count(stage, missing))
             table.add_row(stage, *map(str, figures))
-        total = (len(self.runs), 2 * len(self.cells) - len(self.runs), len(self.done), len(missing))
+        total = (len(self.runs), sum(self.asked.values()) - len(self.runs), len(self.done), len(missing))
         table.add_row("both", *map(str, total), style="bold")
         return table
 
@@ -146,29 +160,18 @@ class Study:
     def plan(self, store: Store) -> Plan:
         """The graph of runs. Raises InputError for a bad folder, data set or override, or two data sets of one name."""
         cells: list[Cell] = []
-        quantizers: dict[str, Run] = {}
-        recommenders: dict[str, Run] = {}
+        runs: dict[str, Run] = {}
         folders: dict[str, str] = {}
         for folder, dataset in self._load():
             folders[dataset.fingerprint] = str(folder)
             for seed in range(self.seeds):
                 first: dict[str, str] = {}
                 for method in dict.fromkeys(self.methods):
-                    run = run_config(method, dataset, seed, self.profile, dict(self.overrides))
+                    overrides = self._own(method)
+                    run = run_config(method, dataset, seed, self.profile, overrides)
                     same = first.setdefault(run.recommender_key, method)
-                    name, needed = f"{dataset.name} {method} seed {seed}", run.quantizer_key
-                    about: dict[str, Any] = {"config": run, "folder": str(folder)}
-                    quantizers.setdefault(needed, Run(stage="quantizer", key=needed, name=f"{name} quantizer", **about))
-                    recommenders.setdefault(
-                        run.recommender_key,
-                        Run(
-                            stage="recommender",
-                            key=run.recommender_key,
-                            name=f"{name} recommender",
-                            needs=needed,
-                            **about,
-                        ),
-                    )
+                    for stage_run in _stages(run, method, str(folder)):
+                        runs.setdefault(stage_run.key, stage_run)
                     cells.append(
                         Cell(
                             method=method,
@@ -176,15 +179,22 @@ class Study:
                             dataset=dataset.name,
                             fingerprint=dataset.fingerprint,
                             seed=seed,
-                            quantizer_key=needed,
+                            quantizer_key=run.quantizer_key,
                             run_key=run.recommender_key,
-                            note=_note(method, same, dataset),
+                            note=_note(method, same, dataset, set(self.overrides) - set(overrides)),
                         )
                     )
-        runs = quantizers | recommenders
+        runs = dict(sorted(runs.items(), key=lambda item: item[1].stage))  # quantizers first
+        recommenders = [key for key, run in runs.items() if run.stage == "recommender"]
+        quantizers = [key for key, run in runs.items() if run.stage == "quantizer"]
         scores = {key: score for key in recommenders if (score := _score(store, key)) is not None}
         done = frozenset([*scores, *(key for key in quantizers if store.has("quantizer", key))])
         return Plan(study=self, cells=tuple(cells), runs=runs, done=done, scores=scores, folders=folders)
+
+    def _own(self, method: str) -> dict[str, Any]:
+        """The overrides for a method: those that it has a field for, and those that no method has: an error."""
+        others = [path for path in self.overrides if any(has_field(other, path) for other in self.methods)]
+        return {p: value for p, value in self.overrides.items() if p not in others or has_field(method, p)}
 
     def _load(self) -> list[tuple[Path, Dataset]]:
         """Each data set once, under its absolute folder (workers change their working directory)."""
@@ -200,10 +210,25 @@ class Study:
         return list(loaded.values())
 
 
-def _note(method: str, same: str, dataset: Dataset) -> str | None:
-    """What a reader of the cell has to know: components that the data set lacks, and that the run is another's too."""
-    absent = absent_components(METHODS[method].quantizer, dataset)
+def _stages(run: RunConfig, method: str, folder: str) -> list[Run]:
+    """The runs that a method's run consists of: its teacher's, its quantizer, its recommender."""
+    about: dict[str, Any] = {"config": run, "folder": folder}
+    name, stages = f"{run.dataset} {method} seed {run.seed}", []
+    if run.teacher is not None:
+        stages += _stages(run.teacher, str(METHODS[method].teacher), folder)
+    if run.quantizer_key is not None:
+        needs = None if run.teacher is None else run.teacher.recommender_key
+        stages.append(Run(stage="quantizer", key=run.quantizer_key, name=f"{name} quantizer", needs=needs, **about))
+    about |= {"name": f"{name} recommender", "needs": run.quantizer_key}
+    return [*stages, Run(stage="recommender", key=run.recommender_key, **about)]
+
+
+def _note(method: str, same: str, dataset: Dataset, without: Collection[str]) -> str | None:
+    """What a reader of the cell has to know: modalities that the data set lacks, overrides that are not this method's,
+    and that the run is another's too."""
+    absent = lacking(method, dataset)
     notes = [f"without {' and '.join(absent)}: {dataset.name} has none"] if absent else []
+    notes += [f"has no field {path}" for path in sorted(without)]
     notes += [f"the same run as {same}"] if same != method else []
     return "; ".join(notes) or None
 

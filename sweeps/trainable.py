@@ -14,11 +14,10 @@ import ray
 import torch
 from ray import tune
 
-from bbqrec.config import RunConfig, to_json
 from bbqrec.data import load_dataset
 from bbqrec.errors import Diverged, InputError
+from bbqrec.methods import run_from_json
 from bbqrec.native import keep_freed_memory
-from bbqrec.overrides import from_json
 from bbqrec.schema import Dataset
 from bbqrec.store import Store
 from sweeps.study import Run
@@ -35,7 +34,7 @@ def trial_config(
         "name": run.name,
         "stage": run.stage,
         "key": run.key,
-        "run": to_json(run.config),
+        "run": run.config.described(),
         "folder": run.folder,
         "store": store,
         "threads": threads,
@@ -49,7 +48,7 @@ def train(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     keep_freed_memory()
     stages = importlib.import_module(config["stages"])
-    run = from_json(RunConfig, config["run"])
+    run = run_from_json(config["run"])
     store = Store(config["store"])
     dataset = _dataset(config["folder"], run.fingerprint, store.url)
     # A worker that was cut off may still be writing: its successor writes under another attempt.

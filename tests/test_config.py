@@ -6,8 +6,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from bbqrec import config as config_module
-from bbqrec.config import QuantizerConfig, RecommenderConfig, RunConfig, digest, to_json
+from bbqrec.config import QuantizerConfig, RecommenderConfig, digest, to_json
+from bbqrec.run import RunConfig
 
 RUN = RunConfig(dataset="toys", fingerprint="f" * 8, seed=3)
 
@@ -48,10 +48,10 @@ def test_seed_and_data_change_both_keys_and_the_name_neither():
 
 def test_a_new_version_of_a_stage_s_code_changes_its_key(monkeypatch):
     before = RUN.quantizer_key, RUN.recommender_key
-    monkeypatch.setitem(config_module.STAGE_VERSIONS, "recommender", 99)
+    monkeypatch.setattr(RecommenderConfig, "version", 99)
     middle = RUN.quantizer_key, RUN.recommender_key
     assert middle[0] == before[0] and middle[1] != before[1]
-    monkeypatch.setitem(config_module.STAGE_VERSIONS, "quantizer", 99)
+    monkeypatch.setattr(QuantizerConfig, "version", 99)
     assert RUN.quantizer_key != middle[0] and RUN.recommender_key != middle[1]
 
 

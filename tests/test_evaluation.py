@@ -7,11 +7,11 @@ from test_generation import POPULARITY, crowded, crowded_model
 from test_recommender import COUNT, L, M
 
 from bbqrec import evaluation
+from bbqrec.data import Batch
 from bbqrec.decoding import DeviceTrie
 from bbqrec.evaluation import rank_users
 from bbqrec.examples import Examples
 from bbqrec.generation import generate
-from bbqrec.recommender import Batch
 from bbqrec.schema import PAD, UNRANKED
 from bbqrec.semantic_ids import build_trie
 

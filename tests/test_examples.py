@@ -1,17 +1,15 @@
 """Training and evaluation rows against loops over the users."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from held_out import SHARED_ITEMS, held_out_dataset, histories_of
 
-from bbqrec.config import RecommenderConfig
 from bbqrec.examples import Examples, evaluation_examples, popularity, training_examples
 from bbqrec.schema import PAD
 
-CONFIG = RecommenderConfig(max_history=4)
+LONGEST = 4
 
 
 def pairs(examples: Examples) -> Counter:
@@ -34,16 +32,15 @@ def test_prefixes_are_all_training_prefixes():
         for history in histories_of(dataset)
         for t in range(1, len(history) - 2)
     )
-    found = training_examples(dataset, CONFIG)
+    found = training_examples(dataset, "prefix", LONGEST)
     assert pairs(found) == expected and found.history.shape == (sum(expected.values()), 4)
 
 
 @pytest.mark.parametrize("longest", [4, 5, 20])
 def test_packed_rows_hold_the_same_targets_once(longest):
     dataset = held_out_dataset()
-    config = replace(CONFIG, history="packed", max_history=longest)
-    prefix = pairs(training_examples(dataset, replace(CONFIG, max_history=longest)))
-    packed = pairs(training_examples(dataset, config))
+    prefix = pairs(training_examples(dataset, "prefix", longest))
+    packed = pairs(training_examples(dataset, "packed", longest))
     assert packed.total() == prefix.total()
     assert Counter(target for _, target in packed.elements()) == Counter(target for _, target in prefix.elements())
     if longest == 20:  # nothing is cut: the same pairs
@@ -53,7 +50,7 @@ def test_packed_rows_hold_the_same_targets_once(longest):
 
 
 def test_an_item_s_own_position_is_never_its_history():
-    examples = training_examples(held_out_dataset(), replace(CONFIG, history="packed"))
+    examples = training_examples(held_out_dataset(), "packed", LONGEST)
     for history, targets, visible in zip(examples.history, examples.target, examples.visible, strict=True):
         for place, (target, seen) in enumerate(zip(targets, visible, strict=True)):
             assert seen in (0, place + 1)
@@ -63,7 +60,7 @@ def test_an_item_s_own_position_is_never_its_history():
 
 @pytest.mark.parametrize("history", ["prefix", "packed"])
 def test_held_out_items_are_in_no_training_tensor(history):
-    examples = training_examples(held_out_dataset(), replace(CONFIG, history=history))
+    examples = training_examples(held_out_dataset(), history, LONGEST)
     for array in (examples.history, examples.target):
         assert array.max() < SHARED_ITEMS
     assert popularity(held_out_dataset())[SHARED_ITEMS:].sum() == 0
@@ -89,7 +86,7 @@ def test_popularity_counts_training_interactions():
 
 @pytest.mark.parametrize("history", ["prefix", "packed"])
 def test_a_batch_is_cut_to_its_longest_history_and_loses_no_target(history):
-    examples = training_examples(held_out_dataset(), replace(CONFIG, history=history, max_history=9))
+    examples = training_examples(held_out_dataset(), history, 9)
     lengths = examples.lengths
     assert lengths.tolist() == [int((row != PAD).sum()) for row in examples.history]
     for rows in (np.flatnonzero(lengths <= 2), np.flatnonzero(lengths <= 5)[::-1].copy()):

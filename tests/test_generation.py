@@ -7,9 +7,9 @@ import torch
 from reference_decoding import beam_list, exhaustive_list
 from test_recommender import COUNT, HISTORY, L, N, catalogue, lengths, recommender
 
+from bbqrec.data import Batch
 from bbqrec.decoding import DeviceTrie, item_lists
 from bbqrec.generation import generate
-from bbqrec.recommender import Batch
 from bbqrec.schema import PAD
 from bbqrec.semantic_ids import build_trie
 

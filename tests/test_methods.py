@@ -10,8 +10,9 @@ from bbqrec.config import QuantizerConfig, RecommenderConfig
 from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, PROFILES, run_config
 from bbqrec.quantizer_training import QuantizerTrainer
-from bbqrec.recommender_training import RecommenderTrainer, build_recommender, semantic_ids
+from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.schema import Codes, Dataset, Features
+from bbqrec.tasks import build_recommender, semantic_ids
 
 SMALL = {
     "quantizer.codes": 16, "quantizer.width": 8, "quantizer.hidden": 10, "quantizer.club_hidden": 6,

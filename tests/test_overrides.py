@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from bbqrec.config import QuantizerConfig, RecommenderConfig, RunConfig, to_json
+from bbqrec.config import QuantizerConfig, RecommenderConfig, to_json
 from bbqrec.errors import InputError
+from bbqrec.methods import run_from_json
 from bbqrec.overrides import from_json, with_overrides
+from bbqrec.run import RunConfig
 
 RUN = RunConfig(dataset="toys", fingerprint="f" * 8, seed=3)
 
@@ -77,7 +79,7 @@ def test_errors_name_class_field_and_value(name, value, parts):
 
 def test_json_and_back():
     run = with_overrides(RUN, {"quantizer.components": "text", "recommender.similarity": "false", "quantizer.tau": 0.3})
-    assert from_json(RunConfig, to_json(run)) == run
+    assert run_from_json(run.described()) == run
     for cls in (QuantizerConfig, RecommenderConfig):
         assert from_json(cls, to_json(cls())) == cls()
     with pytest.raises(InputError, match="no field 'colour'"):
@@ -85,7 +87,7 @@ def test_json_and_back():
 
 
 def test_json_of_a_run_without_a_required_field_is_bad_input():
-    value = to_json(RUN)
+    value = RUN.described()
     del value["fingerprint"]
     with pytest.raises(InputError, match="fingerprint"):
-        from_json(RunConfig, value)
+        run_from_json(value)

@@ -9,7 +9,8 @@ import reference_models as models
 import torch
 
 from bbqrec.config import RecommenderConfig
-from bbqrec.recommender import Batch, CodeEmbedding, Recommender
+from bbqrec.data import Batch
+from bbqrec.recommender import CodeEmbedding, Recommender
 from bbqrec.schema import PAD
 
 COUNT, L, M, N, W = 8, 3, 2, 5, 6

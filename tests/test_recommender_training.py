@@ -11,8 +11,9 @@ from bbqrec import recommender_training
 from bbqrec.config import RecommenderConfig
 from bbqrec.metrics import scores
 from bbqrec.recommender import Recommender
-from bbqrec.recommender_training import RecommenderTrainer, build_recommender, semantic_ids
+from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.schema import PAD, Codes
+from bbqrec.tasks import build_recommender, semantic_ids
 
 CONFIG = RecommenderConfig(
     buckets=9, d_model=12, heads=2, head_width=5, d_ff=16, encoder_layers=1, decoder_layers=1, dropout=0.2,

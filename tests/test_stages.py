@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bbqrec.config import STAGE_VERSIONS, to_json
+from bbqrec.config import QuantizerConfig
 from bbqrec.errors import InputError
 from bbqrec.methods import run_config
 from bbqrec.metrics import scores
@@ -87,7 +87,7 @@ def test_row_holds_scores_costs_and_origin(run, tiny_dataset, straight):
     row = store.read_json("recommender", run.recommender_key, "row.json")
     assert (row["run_key"], row["quantizer_key"]) == (run.recommender_key, run.quantizer_key)
     assert (row["dataset"], row["fingerprint"], row["seed"]) == (run.dataset, run.fingerprint, 3)
-    assert row["config"] == to_json(run) == store.read_json("recommender", run.recommender_key, "config.json")
+    assert row["config"] == run.described() == store.read_json("recommender", run.recommender_key, "config.json")
     for split in ("valid", "test"):
         ranks = array(store, "recommender", run.recommender_key, f"ranks_{split}.npy")
         assert ranks.shape == (tiny_dataset.num_users,) and ranks.dtype == np.int32
@@ -249,7 +249,7 @@ def test_recommendations_use_the_whole_history_and_the_selected_weights(run, tin
 
 @pytest.mark.parametrize("change", [{"quantizer": {"colour": 3}}, {"recommender": {"heads": 4}}], ids=str)
 def test_a_run_of_another_version_recommends_nothing(run, tiny_dataset, straight, tmp_path, change):
-    config = to_json(run)
+    config = run.described()
     (stage, fields), *_ = change.items()
     (tmp_path / "config.json").write_text(json.dumps(config | {stage: config[stage] | fields}))
     store = Store(tmp_path / "store")
@@ -259,7 +259,7 @@ def test_a_run_of_another_version_recommends_nothing(run, tiny_dataset, straight
 
 
 def test_another_version_of_a_stage_is_another_version(tiny_dataset, straight, monkeypatch):
-    monkeypatch.setitem(STAGE_VERSIONS, "quantizer", STAGE_VERSIONS["quantizer"] + 1)
+    monkeypatch.setattr(QuantizerConfig, "version", QuantizerConfig.version + 1)
     with pytest.raises(InputError, match="another version"):
         recommend(straight[0], straight[0].keys("recommender")[0], tiny_dataset, "U00", 5)
 

@@ -9,9 +9,10 @@ from test_generation import POPULARITY, crowded, crowded_model
 from test_recommender import COUNT, HISTORY, TARGETS, N, catalogue, lengths
 
 from bbqrec.config import RecommenderConfig
+from bbqrec.data import Batch
 from bbqrec.decoding import DeviceTrie, item_lists
 from bbqrec.generation import generate
-from bbqrec.recommender import Batch, Recommender
+from bbqrec.recommender import Recommender
 from bbqrec.schema import PAD
 from bbqrec.semantic_ids import build_trie
 from bbqrec.trie_likelihood import TrieLikelihood

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from bbqrec.config import RunConfig
 from bbqrec.data import load_dataset
 from bbqrec.errors import InputError
-from bbqrec.overrides import from_json
+from bbqrec.methods import run_from_json
 from sweeps import trainable
 from sweeps.trainable import _dataset, trial_config
 
@@ -19,7 +18,7 @@ def test_a_trial_is_plain_json_and_gives_the_run_back(study, store):
     run = study(methods=("bbqrec/no-text",), overrides={"quantizer.alpha": 0.5}).plan(store).missing[1]
     config = trial_config(run, store=store.url, threads=3, provenance={"commit": "abc"})
     assert json.loads(json.dumps(config)) == config
-    again = from_json(RunConfig, config["run"])
+    again = run_from_json(config["run"])
     assert again == run.config and again.recommender_key == config["key"]
     assert config["name"] == "toy bbqrec/no-text seed 0 recommender" and config["stages"] == "bbqrec.stages"
 

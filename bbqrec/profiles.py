@@ -1,0 +1,73 @@
+"""The size profiles: what each changes of a method's configuration, per family of methods."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Overrides = Mapping[str, Any]
+
+GENERATIVE: Mapping[str, Overrides] = {
+    # The sizes that the paper states, or that its baselines use where it states none.
+    "paper": {},
+    # Trains on two CPU cores: half the codebook width, a generator of 1.2 M parameters, packed histories.
+    "small": {
+        "quantizer.width": 64,
+        "quantizer.hidden": 256,
+        "quantizer.club_hidden": 64,
+        "quantizer.batch_users": 128,
+        "quantizer.epochs": 10,
+        "recommender.history": "packed",
+        "recommender.objective": "children",
+        "recommender.dropout": 0.2,
+        "recommender.batch_size": 64,
+        "recommender.heads": 4,
+        "recommender.head_width": 32,
+        "recommender.d_ff": 256,
+        "recommender.encoder_layers": 2,
+        "recommender.decoder_layers": 2,
+        "recommender.epochs": 20,
+        "recommender.validation_users": 4000,
+    },
+    # For the embedded data set: a whole study in minutes.
+    "tiny": {
+        "quantizer.codes": 32,
+        "quantizer.width": 32,
+        "quantizer.hidden": 64,
+        "quantizer.club_hidden": 32,
+        "quantizer.sequence_layers": 1,
+        "quantizer.batch_users": 32,
+        "quantizer.learning_rate": 2e-3,
+        "quantizer.epochs": 15,
+        "recommender.history": "packed",
+        "recommender.objective": "children",
+        "recommender.d_model": 64,
+        "recommender.heads": 4,
+        "recommender.head_width": 16,
+        "recommender.d_ff": 128,
+        "recommender.encoder_layers": 2,
+        "recommender.decoder_layers": 1,
+        "recommender.batch_size": 32,
+        "recommender.learning_rate": 2e-3,
+        "recommender.epochs": 12,
+        "recommender.warmup_steps": 50,
+    },
+}
+"""Quantizer and generator: BBQRec, its variants, TIGER."""
+
+ITEM_MODELS: Mapping[str, Overrides] = {
+    "paper": {},
+    "small": {
+        "recommender.epochs": 40,
+        "recommender.validation_users": 4000,
+    },
+    "tiny": {
+        "recommender.d_model": 32,
+        "recommender.dropout": 0.2,
+        "recommender.batch_size": 32,
+        "recommender.learning_rate": 2e-3,
+        "recommender.epochs": 12,
+        "recommender.warmup_steps": 50,
+    },
+}
+"""Models that score items: the traditional and the modality-fused ones, VQ-Rec."""
+
+PROFILES = tuple(GENERATIVE)

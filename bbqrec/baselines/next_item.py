@@ -58,7 +58,7 @@ def next_item_loss(
 def counted(batch: Batch) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Int[Tensor, "P"]]:
     """Row, place of the state that predicts it, and item of every target that counts."""
     row, place = (batch.visible > 0).nonzero(as_tuple=True)
-    return row, batch.visible[row, place] - 1, batch.target[row, place]
+    return row, batch.visible[row, place] - 1, batch.target[row, place].long()
 
 
 def last_state(h: Float[Tensor, "B T E"], history: Int[Tensor, "B T"]) -> Float[Tensor, "B E"]:

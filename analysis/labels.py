@@ -27,6 +27,8 @@ METHOD_LABELS = {
     "bbqrec/no-text": Label(r"BBQRec$_{\neg\mathrm{text}}$", "w/o text"),
     "bbqrec/no-image": Label(r"BBQRec$_{\neg\mathrm{image}}$", "w/o image"),
     "tiger": Label("TIGER", "TIGER"),
+    "sasrec": Label("SASRec", "SASRec"),
+    "sasrec-f": Label(r"SASRec$_{\mathrm{F}}$", "SASRec_F"),
 }
 
 METRIC_LABELS = {"recall@5": "R@5", "recall@10": "R@10", "ndcg@5": "N@5", "ndcg@10": "N@10"}

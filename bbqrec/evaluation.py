@@ -1,7 +1,7 @@
 """Every user's rank under leave-one-out and full ranking."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ ITEM_SCORES_IN_FLIGHT = 2**24
 """Users times items of one batch of a model that scores every item."""
 
 
+@runtime_checkable
 class ItemScorer(Protocol):
     """A model with a number for every item."""
 

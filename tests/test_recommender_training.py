@@ -104,9 +104,7 @@ def test_stop_and_resume_equals_a_straight_run_bit_for_bit(stop, history):
 def scripted(loop: RecommenderTrainer, monkeypatch, ranks: list[int]) -> None:
     """Validation finds every target at the epoch's rank."""
     script = iter(ranks)
-    monkeypatch.setattr(
-        recommender_training, "rank_users", lambda *_: np.full(len(LENGTHS), next(script), dtype=np.int32)
-    )
+    monkeypatch.setattr(loop.task, "ranks", lambda *_, **__: np.full(len(LENGTHS), next(script), dtype=np.int32))
 
 
 def test_the_best_epoch_s_weights_are_kept_and_judged(monkeypatch):

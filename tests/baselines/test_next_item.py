@@ -11,9 +11,9 @@ from bbqrec.baselines.next_item import ItemInput, counted, last_state, next_item
 from bbqrec.data import Batch
 from bbqrec.schema import PAD
 
-P, I, E = 5, 7, 3
+P, COUNT, E = 5, 7, 3
 torch.manual_seed(4)
-H, ITEMS = torch.randn(P, E, dtype=torch.float64), torch.randn(I, E, dtype=torch.float64)
+H, ITEMS = torch.randn(P, E, dtype=torch.float64), torch.randn(COUNT, E, dtype=torch.float64)
 TARGET = torch.tensor([2, 0, 6, 2, 5])
 
 
@@ -46,7 +46,7 @@ def test_bce_against_one_other_item():
     rows = scores()
     positive = [-math.log(sigmoid(row[t])) for row, t in zip(rows, TARGET, strict=True)]
     negative = [
-        np.mean([-math.log(1 - sigmoid(row[j])) for j in range(I) if j != t])
+        np.mean([-math.log(1 - sigmoid(row[j])) for j in range(COUNT) if j != t])
         for row, t in zip(rows, TARGET, strict=True)
     ]
     draws = [next_item_loss(H, ITEMS, TARGET, "bce").item() for _ in range(4000)]

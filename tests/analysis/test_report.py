@@ -22,8 +22,10 @@ FILES = [
     "rows.csv",
     "table3.md",
     "table3.tex",
+    "table3_paper.md",
     "table4.md",
     "table4.tex",
+    "table4_paper.md",
 ]
 
 

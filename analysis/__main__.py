@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from tyro.extras import SubcommandApp
 
 from analysis.baselines import TABLE_2, table2
@@ -46,7 +47,7 @@ def print_table2(store: str = "runs", study: str = "baselines", tex: bool = Fals
         tex: LaTeX instead of Markdown.
         paper: Markdown of the paper's numbers beside ours.
     """
-    rows = load_rows(store, study)
+    rows = _rows(store, study, tex, paper)
     if paper:
         print(beside(rows, TABLE_2, improvement=True), end="")
     else:
@@ -103,11 +104,17 @@ def print_table6(measured: str = "out/inference", tex: bool = False) -> None:
 
 
 def _print_comparison(name: str, store: str, study: str, tex: bool, paper: bool) -> None:
-    rows = load_rows(store, study)
+    rows = _rows(store, study, tex, paper)
     if paper:
         print(beside(rows, TABLES[name]), end="")
     else:
         _print(table(rows, TABLES[name]), tex)
+
+
+def _rows(store: str, study: str, tex: bool, paper: bool) -> pd.DataFrame:
+    if tex and paper:
+        raise InputError("--paper has no LaTeX", "leave out --tex")
+    return load_rows(store, study)
 
 
 def _print(made: Table, tex: bool) -> None:

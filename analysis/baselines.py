@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import Comparison, compare
-from analysis.labels import FULL, METHOD_LABELS, METRIC_LABELS, Label, dataset_label
+from analysis.labels import FULL, METRIC_LABELS, Label, dataset_label
 from analysis.ranks import Ranks
 from analysis.rows import METRICS
 from analysis.significance import LEVEL, PairedTest, holm, mean_over_seeds, paired_t_test
@@ -84,7 +84,7 @@ def table2(rows: pd.DataFrame, ranks: Ranks) -> Table:
         made,
         labels=(*made.labels, IMPROVEMENT),
         groups=tuple(groups),
-        remarks=(_columns(), *made.remarks, *_remarks(compared)),
+        remarks=(*made.remarks, *_remarks(compared)),
     )
 
 
@@ -141,11 +141,6 @@ def _entry(gain: Gain | None) -> Entry:
     if gain is None or gain.relative is None:
         return Entry(mean=None)
     return Entry(mean=100 * gain.relative, form=PERCENT, star=gain.significant)
-
-
-def _columns() -> str:
-    groups = (f"{group}: {', '.join(METHOD_LABELS[m].plain for m in methods)}" for group, methods in GROUPS.items())
-    return f"{'; '.join(groups)}."
 
 
 def _remarks(compared: list[Gain]) -> Iterator[str]:

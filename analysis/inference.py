@@ -20,7 +20,7 @@ FILE = "inference.json"
 METHODS = ("tiger", "bbqrec")
 PAPER_DATASET = "Beauty"
 TITLE = "Inference: seconds per user by beam, for the ten best items, and the ratio BBQRec / TIGER."
-SECONDS, PRINTED = "{:.3g}", "{:.3f}"
+SECONDS, PRINTED = "{:#.3g}", "{:.3f}"
 RATIO = Label("ratio", "ratio")
 AGAIN = "run sweeps/inference.py again"
 
@@ -144,9 +144,15 @@ def _conditions(measured: Measured) -> str:
     if about.get("profile"):
         words.append(f"profile {about['profile']}" + (f" with {about['overrides']}" if about.get("overrides") else ""))
     ours = [f"Ours: {', '.join(words)}."] if words else []
-    for m in measured.measurements[:1]:
-        ours.append(f"Median of {m.repetitions} repetitions over {m.users} users.")
+    if measured.measurements:
+        ours.append(f"Median of {measured.measurements[0].repetitions} repetitions over {_users(measured)}.")
     return " ".join([f"Paper: {SOURCE}, Table 6, an NVIDIA A800.", *ours])
+
+
+def _users(measured: Measured) -> str:
+    """ "100 users one by one, 6400 users together"."""
+    found = {(m.users, "one by one" if m.together == 1 else "together"): None for m in measured.measurements}
+    return ", ".join(f"{users} users {how}" for users, how in found)
 
 
 def _remarks(measured: Measured) -> Iterator[str]:

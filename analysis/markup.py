@@ -37,9 +37,9 @@ _LATEX = Environment(
     << heads | join(" & ") >> & << labels | join(" & ") >> \\
     \midrule
 <% for group in groups %>
-<% for dataset, metric, entries in group %>
+<% for dataset, metric, entries, space in group %>
 <% set name = "\\multirow{" ~ group | length ~ "}{*}{" ~ dataset ~ "}" if dataset else "" %>
-    << name >> & << metric >> & << entries | join(" & ") >> \\
+    << name >> & << metric >> & << entries | join(" & ") >> \\<< space >>
 <% endfor %>
 <% if not loop.last %>
     \midrule
@@ -112,9 +112,10 @@ _COMMANDS = {
 
 
 def latex_document(spans: Sequence[tuple[str, int]], fitted: bool, **fields: object) -> str:
-    """Fields are LaTeX already; a group is a list of (dataset, metric, entries), a note (mark, text).
+    """Fields are LaTeX already; a group is a list of (dataset, metric, entries, space below), a note (mark, text).
 
-    A span is a heading and the number of columns below it. `fitted` shrinks the table to the page if it is wider.
+    A span is a heading and the number of columns below it. A `fitted` table that is wider than the page is shrunk:
+    it is made for pages of 17 cm between the margins.
     """
     rules, column = [], 3
     for name, width in spans:

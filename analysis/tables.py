@@ -125,7 +125,7 @@ def table(rows: pd.DataFrame, spec: TableSpec, split: str = "test") -> Table:
 def latex(table: Table) -> str:
     """A table environment, as wide as the page, that needs the packages booktabs and multirow.
 
-    With many columns it needs graphicx, too, and shrinks to a page that is too narrow for it.
+    With many columns it needs graphicx, too, and fits itself to a page that is too narrow for it.
     """
     return latex_document(
         size="scriptsize" if table.stacked else "footnotesize" if table.repeated else "small",
@@ -142,13 +142,23 @@ def latex(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The same as text that a terminal shows as well as a web page. Spans become part of equal labels."""
+    """The same as text that a terminal shows as well as a web page.
+
+    Markdown has no headings above several columns: they become part of labels that are equal, else a remark.
+    """
     plain = [label.plain for label in table.labels]
+    remarks = table.remarks
     above = [name for name, width in table.spans for _ in range(width)]
     if len(set(plain)) < len(plain):
         plain = [f"{span} {label}".strip() for span, label in zip(above, plain, strict=True)]
+    elif above:
+        below = {span: [x for x, name in zip(plain, above, strict=True) if name == span] for span in above if span}
+        remarks = (
+            f"{'; '.join(f'{span}: {names}' for span, x in below.items() if (names := ', '.join(x)))}.",
+            *remarks,
+        )
     body = [[x.dataset, x.metric, *map(_markdown_entry, x.entries)] for group in table.groups for x in group]
-    return markdown_document(table.caption("in italics"), [*table.heads, *plain], body, table.notes, table.remarks)
+    return markdown_document(table.caption("in italics"), [*table.heads, *plain], body, table.notes, remarks)
 
 
 def footnotes(texts: Iterable[str]) -> dict[str, str]:
@@ -204,11 +214,13 @@ def shortened(note: str) -> str:
     return text if len(text) <= NOTE_LENGTH else text[: NOTE_LENGTH - 3].rstrip() + "..."
 
 
-def _latex_rows(line: Line, stacked: bool) -> Iterator[tuple[str, str, list[str]]]:
-    """One row or, stacked, a second one with the deviations."""
-    yield escape(line.dataset), line.metric, [_latex_entry(entry, stacked) for entry in line.entries]
+def _latex_rows(line: Line, stacked: bool) -> Iterator[tuple[str, str, list[str], str]]:
+    """One row or, stacked, a second one close below it with the deviations."""
+    numbers = [_latex_entry(entry, stacked) for entry in line.entries]
+    yield escape(line.dataset), line.metric, numbers, "[-1.5pt]" if stacked else ""
     if stacked:
-        yield "", "", ["" if e.sd is None else rf"{{\tiny$\pm$\,{e.form.format(e.sd)}}}" for e in line.entries]
+        deviations = ["" if e.sd is None else rf"{{\tiny$\pm$\,{e.form.format(e.sd)}}}" for e in line.entries]
+        yield "", "", deviations, "[2pt]"
 
 
 def _latex_entry(entry: Entry, stacked: bool) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import Comparison, compare
-from analysis.labels import FULL, METRIC_LABELS, Label, dataset_label
+from analysis.labels import FULL, METHOD_LABELS, METRIC_LABELS, Label, dataset_label
 from analysis.ranks import Ranks
 from analysis.rows import METRICS
 from analysis.significance import LEVEL, PairedTest, holm, mean_over_seeds, paired_t_test
@@ -84,7 +84,7 @@ def table2(rows: pd.DataFrame, ranks: Ranks) -> Table:
         made,
         labels=(*made.labels, IMPROVEMENT),
         groups=tuple(groups),
-        remarks=(*made.remarks, *_remarks(compared)),
+        remarks=(*made.remarks, *_left_out(rows, compared), *_remarks(compared)),
     )
 
 
@@ -143,13 +143,23 @@ def _entry(gain: Gain | None) -> Entry:
     return Entry(mean=100 * gain.relative, form=PERCENT, star=gain.significant)
 
 
+def _left_out(rows: pd.DataFrame, compared: list[Gain]) -> Iterator[str]:
+    """Over which baselines an improvement is not."""
+    comparison = compare(rows, TABLE_2.methods)
+    for dataset in dict.fromkeys(gain.dataset for gain in compared):
+        names = [METHOD_LABELS[m].plain for m in TABLE_2.methods if not comparison.cell(dataset, m).mean]
+        if names:
+            where, without = dataset_label(dataset), ", ".join(names)
+            yield f"Improv. on {where} is over the baselines that have a result, without {without}."
+
+
 def _remarks(compared: list[Gain]) -> Iterator[str]:
     """What the mark means, and what could not be tested."""
     tested = [gain for gain in compared if gain.test is not None]
     if tested:
         yield (
             f"*: p < {LEVEL:g} in a two-sided paired t-test over the users, each with the mean over the seeds that "
-            f"both methods have; Holm-corrected over the {len(tested)} cells."
+            f"both methods have; Holm-corrected over the table ({len(tested)} cells)."
         )
     left = {dataset_label(gain.dataset): None for gain in compared if gain.test is None}
     if left:

@@ -151,7 +151,8 @@ def _conditions(measured: Measured) -> str:
 
 def _users(measured: Measured) -> str:
     """ "100 users one by one, 6400 users together"."""
-    found = {(m.users, "one by one" if m.together == 1 else "together"): None for m in measured.measurements}
+    ordered = sorted(measured.measurements, key=lambda m: m.together)
+    found = {(m.users, "one by one" if m.together == 1 else "together"): None for m in ordered}
     return ", ".join(f"{users} users {how}" for users, how in found)
 
 

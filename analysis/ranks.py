@@ -78,7 +78,10 @@ def _from_file(path: Path, keys: list[str]) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one array, not an archive of them")
+        with archive:
             found = {key: archive[key] for key in keys if key in archive}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         said = " ".join(str(error).split())

@@ -102,6 +102,10 @@ class Inference:
         dataset = load_dataset(self.dataset or embedded(store))
         require_targets(dataset)
         profile, asked = self.profile or ("small" if self.dataset else "tiny"), overrides(self.set)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)  # a bad place is to be known before the work is done
+        except OSError as error:
+            raise InputError(f"cannot write {self.out} ({error.strerror})", "give a writable --out folder") from error
         tasks: dict[str, tuple[GenerativeTask, str]] = {}
         for method in METHODS:
             task, weights = load(run_config(method, dataset, self.seed, profile, asked), store, dataset, device)
@@ -115,11 +119,7 @@ class Inference:
             "overrides": " ".join(self.set),
         }
         measured = Measured(about=about, measurements=tuple(self.measured(tasks, dataset, device)))
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            (self.out / FILE).write_text(json.dumps(asdict(measured), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {self.out} ({error.strerror})", "give a writable --out folder") from error
+        (self.out / FILE).write_text(json.dumps(asdict(measured), indent=1) + "\n", encoding="utf-8")
         write_inference(self.out, self.out)
         console.print((self.out / "table6.md").read_text(), highlight=False, markup=False, soft_wrap=True)
         console.print(f"measurements: {(self.out / FILE).resolve()}", highlight=False, markup=False, soft_wrap=True)

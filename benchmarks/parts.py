@@ -31,21 +31,20 @@ CPU = torch.device("cpu")
 STEPS_AT_ONCE = 16
 """Steps whose events the profiler holds at a time."""
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn", "aten::_addmm_activation"),
-    "attention's softmax and fused attention": ("aten::_softmax", "aten::_scaled_dot_product"),
+    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "_addmm_activation"),
+    "attention's softmax, fused attention": ("_softmax", "_scaled_dot_product"),
     "similarity mix (Eq. 17)": ("Similarity",),
-    "softmax over items or codes, losses": ("aten::_log_softmax", "aten::nll_loss", "aten::mse", "aten::logsumexp"),
-    "rows of tables: gather, scatter": (
-        "aten::index", "aten::gather", "aten::scatter", "aten::embedding", "aten::masked_s", "aten::_index", "aten::take",
-    ),
-    "dropout": ("aten::native_dropout", "aten::bernoulli", "aten::rand"),
-    "norms": ("aten::native_layer_norm", "aten::_fused_rms_norm", "aten::native_batch_norm", "aten::rms_norm"),
-    "optimiser and clipping": ("aten::_fused", "aten::_foreach", "aten::linalg_vector_norm", "aten::lerp", "aten::addc"),
-    "copies, casts, concatenation": ("aten::copy_", "aten::cat", "aten::clone", "aten::fill_", "aten::zero", "aten::_to"),
-    "distances and nearest codes": ("aten::argmin", "aten::min", "aten::cdist", "aten::topk", "aten::bincount"),
-    "element-wise and sums": ("aten::",),
-}  # fmt: skip
-"""By the beginning of an operator's name; the first that fits counts."""
+    "softmax over items or codes, losses": ("_log_softmax", "nll_loss", "mse", "logsumexp"),
+    "rows of tables: gather, scatter": ("index", "gather", "scatter", "embedding", "masked_s", "_index", "take"),
+    "dropout": ("native_dropout", "bernoulli", "rand"),
+    "norms": ("native_layer_norm", "_fused_rms_norm", "native_batch_norm", "rms_norm"),
+    "optimiser and clipping": ("_fused", "_foreach", "linalg_vector_norm", "lerp", "addc"),
+    "copies, casts, concatenation": ("copy_", "cat", "clone", "fill_", "zero", "_to"),
+    "nearest codes": ("argmin", "min", "cdist", "topk", "bincount"),
+    "element-wise and sums": ("",),
+}
+"""By the beginning of an operator's name in PyTorch; the first that fits counts."""
+REST = "autograd's bookkeeping and the rest"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +112,7 @@ class Parts:
 
 
 def _measured(cut: list[np.ndarray], step: Callable[[np.ndarray], object]) -> tuple[float, dict[str, float]]:
-    """CPU seconds of the steps without a profiler, and with one the self time of every part; the shares are the latter's.
-
-    What no operator accounts for is Python's: cutting batches, dispatch, autograd's bookkeeping.
-    """
+    """CPU seconds of the steps without a profiler, and with one the self time of every part."""
     step(cut[0])
     begun = time.process_time()
     for rows in cut:
@@ -133,10 +129,10 @@ def _measured(cut: list[np.ndarray], step: Callable[[np.ndarray], object]) -> tu
 
 
 def _part(operator: str) -> str:
-    for part, beginnings in PARTS.items():
-        if operator.startswith(beginnings):
-            return part
-    return "autograd's bookkeeping and the rest"
+    name = operator.removeprefix("aten::")
+    if name == operator and not name.startswith("Similarity"):
+        return REST
+    return next(part for part, beginnings in PARTS.items() if name.startswith(beginnings))
 
 
 def main() -> int:

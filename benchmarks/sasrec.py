@@ -1,4 +1,4 @@
-"""SASRec's training and full-ranking evaluation against RecBole's, h 64, 2 layers, histories of 20, full cross-entropy."""
+"""SASRec's training and full ranking against RecBole's: h 64, 2 layers, histories of 20, full cross-entropy."""
 
 from collections.abc import Callable, Iterator
 

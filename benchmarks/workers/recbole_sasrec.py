@@ -1,4 +1,4 @@
-"""SASRec of RecBole: its data pipeline, training loop and full-ranking evaluation. Runs in an environment without bbqrec.
+"""RecBole's SASRec with its data pipeline, training loop and full ranking. Runs in an environment without bbqrec.
 
 Reads arrays.npz; then a question per line on stdin, an answer per line on stdout.
 """

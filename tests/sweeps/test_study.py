@@ -57,6 +57,31 @@ def test_a_data_set_without_images_needs_fewer_runs_and_says_so(study, store, tm
     assert plan.summary()["recommender_runs"] == 8
 
 
+def test_a_model_over_items_is_a_run_without_a_quantizer(study, store):
+    plan = study(methods=("bbqrec", "sasrec")).plan(store)
+    cells = {cell.method: cell for cell in plan.cells}
+    assert cells["sasrec"].quantizer_key is None and plan.runs[cells["sasrec"].run_key].needs is None
+    assert plan.summary() == {
+        "cells": 2,
+        "quantizer_runs": 1,
+        "recommender_runs": 2,
+        "shared": 0,
+        "already_done": 0,
+    }
+    assert cells["sasrec"].note == "has no field quantizer.epochs" and cells["bbqrec"].note is None
+    assert all(run.config.recommender.epochs == 3 for run in plan.runs.values())
+
+
+def test_an_override_that_no_method_has_a_field_for_is_refused(study, store):
+    with pytest.raises(InputError, match="has no field 'beem'"):
+        study(methods=("bbqrec", "sasrec"), overrides={"recommender.beem": 5}).plan(store)
+    wide = study(methods=("bbqrec", "sasrec"), overrides={"recommender.beam": 5}).plan(store)
+    assert {cell.method: cell.note for cell in wide.cells} == {
+        "bbqrec": None,
+        "sasrec": "has no field quantizer.epochs; has no field recommender.beam",
+    }
+
+
 def test_what_the_store_holds_is_not_planned_again(study, store):
     first = study().plan(store)
     full = first.cells[0]

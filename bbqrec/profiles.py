@@ -56,7 +56,8 @@ GENERATIVE: Mapping[str, Overrides] = {
 ITEM_MODELS: Mapping[str, Overrides] = {
     "paper": {},
     "small": {
-        "recommender.epochs": 40,
+        "recommender.batch_size": 128,
+        "recommender.epochs": 25,
         "recommender.validation_users": 4000,
     },
     "tiny": {

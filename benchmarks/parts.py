@@ -33,7 +33,7 @@ STEPS_AT_ONCE = 16
 PARTS: Mapping[str, tuple[str, ...]] = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "_addmm_activation"),
     "attention's softmax, fused attention": ("_softmax", "_scaled_dot_product"),
-    "similarity mix (Eq. 17)": ("Similarity",),
+    "similarity mix (Eq. 17)": ("_Native", "_ByQuery"),
     "softmax over items or codes, losses": ("_log_softmax", "nll_loss", "mse", "logsumexp"),
     "rows of tables: gather, scatter": ("index", "gather", "scatter", "embedding", "masked_s", "_index", "take"),
     "dropout": ("native_dropout", "bernoulli", "rand"),
@@ -130,7 +130,7 @@ def _measured(cut: list[np.ndarray], step: Callable[[np.ndarray], object]) -> tu
 
 def _part(operator: str) -> str:
     name = operator.removeprefix("aten::")
-    if name == operator and not name.startswith("Similarity"):
+    if name == operator and not name.startswith(PARTS["similarity mix (Eq. 17)"]):
         return REST
     return next(part for part, beginnings in PARTS.items() if name.startswith(beginnings))
 

@@ -52,7 +52,7 @@ def product_codes(x: Float[np.ndarray, "R F"], digits: int, codes: int, iteratio
     Raises InputError where faiss is not installed.
     """
     faiss = _faiss()
-    size = sizes(*x.shape, digits, codes)
+    size = sizes(len(x), x.shape[1], digits, codes)
     outer = size.digits * size.width
     mean = x.mean(0, dtype=np.float64)
     centred = np.ascontiguousarray(x - mean, dtype=np.float32)

@@ -119,7 +119,7 @@ class VQRec(nn.Module):
         return self._pooled(self.codes)
 
     def semi_synthetic(self, codes: Int[Tensor, "P L"]) -> Int[Tensor, "P L"]:
-        """Sec. 3.2.2: each digit is replaced, with the probability `synthetic_share`, by a random code of that digit."""
+        """Each digit is replaced, with the probability `synthetic_share`, by a random code of that digit."""
         first = torch.arange(self.size.digits, device=codes.device) * self.size.codes
         drawn = torch.randint(self.size.codes, codes.shape, device=codes.device) + first
         return torch.where(torch.rand(codes.shape, device=codes.device) < self.config.synthetic_share, drawn, codes)

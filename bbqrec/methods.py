@@ -6,6 +6,7 @@ from typing import Any
 
 from bbqrec import profiles
 from bbqrec.baselines.sasrec import SASRecConfig
+from bbqrec.baselines.vqrec import VQRecConfig
 from bbqrec.config import QuantizerConfig, RecommenderConfig, TrainingConfig
 from bbqrec.errors import InputError, require_known
 from bbqrec.overrides import from_json, with_overrides
@@ -70,6 +71,7 @@ METHODS: dict[str, Method] = {
     ),
     "sasrec": _item_model("SASRec", SASRecConfig()),
     "sasrec-f": _item_model("SASRec_F", SASRecConfig(features=("text", "image"))),
+    "vq-rec": _item_model("VQ-Rec", VQRecConfig()),
 }
 
 KINDS = {config.kind: type(config) for m in METHODS.values() for config in (m.quantizer, m.recommender) if config}

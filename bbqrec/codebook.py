@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-
 DISTANCES_IN_FLIGHT = 2**26
 """Points times centres of one look-up of many: bounds the memory."""
 

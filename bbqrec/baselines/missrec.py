@@ -1,21 +1,21 @@
-"""MISSRec (Wang et al., ACM MM 2023, https://arxiv.org/abs/2308.11175): interests, items and modalities in one attention.
+"""MISSRec (Wang et al., ACM MM 2023, https://arxiv.org/abs/2308.11175): attention to items and to clustered interests.
 
-Trained from scratch on the data set at hand, with item IDs: the original's pre-training on other domains, its sequence
-augmentations and its sequence-to-sequence loss are left out. Where the paper leaves a choice, the authors' code for
-training from scratch decides (sum of the modalities at the input, one fusion factor for all items, loss over all items).
+Trained from scratch on the data set at hand, with item IDs: the original's pre-training on other domains and what only
+it uses (augmentations, the sequence-to-sequence loss) are left out. What follows is the authors' code for training from
+scratch: modalities are summed at the input, one fusion factor serves all items, the softmax runs over all items.
 
 Departures:
-- Interests are found once, by Lloyd's k-means of the features behind the untrained adapters; the authors' code repeats
-  a mini-batch k-means before every epoch, their paper describes density peaks of nearest neighbours. An interest's
-  vector follows the adapters as theirs does: the mean of its members, through which no gradient flows.
+- Interests are found once, by Lloyd's k-means of the features behind the untrained adapters. The authors' code repeats
+  a mini-batch k-means before every epoch and has density peaks of nearest neighbours (DPC-KNN) as an alternative. An
+  interest's vector follows the adapters, as theirs does: the mean of its members, through which no gradient flows.
 - A missing text or image is a learned vector, and an interest of its own; theirs is a row of zeros like any other.
-- The interest regularisation is averaged over users and over real interests; theirs is summed over the batch, with
-  padding in it. The default `gamma` is their weight at their batch of 512 users.
-- Width 128 instead of 300. `loss="in-batch"` is the loss of their pre-training: softmax over the batch's targets.
+- The interest regularisation is averaged over users and over real interests; theirs is summed over the batch, padding
+  included. The default `gamma` is their weight times their batch of 512.
+- Width 128 instead of 300. `loss="in-batch"` is the loss of their pre-training, without equal items as negatives.
 - Only what is read is computed: the last decoder layer runs at the last item alone.
 
-A history's interests are a set whose encoder sees all of it, so its states change with every item: each training
-target is an example of its own (`prefix`).
+A history's interests are a set that the encoder sees as a whole, so their states change with every further item: each
+training target is an example of its own (`prefix`).
 """
 
 import math
@@ -99,8 +99,8 @@ def distinct(numbers: Int[Tensor, "B J"]) -> Int[Tensor, "B K"]:
 
 def interest_regularisation(memory: Float[Tensor, "B K E"], real: Bool[Tensor, "B K"]) -> Float[Tensor, ""]:
     """Mean over users of |mean interest|^2 / E: the mean inner product of a user's interests, least when orthogonal."""
-    weights = real / real.sum(1, keepdim=True)
-    return (memory * weights[..., None]).sum(1).square().mean()
+    mean = (memory * real[..., None]).sum(1) / real.sum(1, keepdim=True)  # (B, E)
+    return mean.square().mean()
 
 
 def directions(ids: Float[Tensor, "C E"], vectors: Float[Tensor, "C M E"]) -> Float[Tensor, "C 1+M E"]:

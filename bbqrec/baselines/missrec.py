@@ -18,17 +18,17 @@ A history's interests are a set that the encoder sees as a whole, so their state
 training target is an example of its own (`prefix`).
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from bbqrec.baselines.interests import Interests, discover_interests, distinct, interest_regularisation
 from bbqrec.baselines.next_item import counted, last_state
-from bbqrec.codebook import kmeans, nearest_centre
 from bbqrec.config import TrainingConfig, above_zero, at_least
 from bbqrec.data import Batch
 from bbqrec.item_features import projected
@@ -69,40 +69,6 @@ class MISSRecConfig(TrainingConfig):
             raise ValueError(f"features={self.features} must be one modality or two")
 
 
-@torch.no_grad()
-def discover_interests(
-    vectors: Float[Tensor, "I M E"],
-    present: Bool[Tensor, "I M"],
-    ratio: float,
-    iterations: int,
-    generator: torch.Generator,
-) -> Int[Tensor, "I M"]:
-    """The interest of every vector: its cluster among the vectors of all modalities together.
-
-    The vectors that a modality lacks are one more interest per modality, numbered behind the others.
-    """
-    points = vectors[present]
-    count = math.ceil(ratio * len(points))
-    absent = count + torch.arange(present.shape[1], device=present.device)
-    interests = absent.expand(present.shape).clone()
-    interests[present] = nearest_centre(points, kmeans(points, count, iterations, generator))
-    return interests
-
-
-def distinct(numbers: Int[Tensor, "B J"]) -> Int[Tensor, "B K"]:
-    """Each row's numbers once, in falling order, `PAD` on the right."""
-    ordered = numbers.sort(dim=1).values
-    again = F.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
-    once = ordered.masked_fill(again, PAD).sort(dim=1, descending=True).values
-    return once[:, : int((once != PAD).sum(1).max())]
-
-
-def interest_regularisation(memory: Float[Tensor, "B K E"], real: Bool[Tensor, "B K"]) -> Float[Tensor, ""]:
-    """Mean over users of |mean interest|^2 / E: the mean inner product of a user's interests, least when orthogonal."""
-    mean = (memory * real[..., None]).sum(1) / real.sum(1, keepdim=True)  # (B, E)
-    return mean.square().mean()
-
-
 def directions(ids: Float[Tensor, "C E"], vectors: Float[Tensor, "C M E"]) -> Float[Tensor, "C 1+M E"]:
     """The directions of a candidate's ID embedding and modalities."""
     return F.normalize(torch.cat((ids[:, None], vectors), dim=1), dim=-1)
@@ -136,7 +102,8 @@ class Block(nn.Module):
             return nn.MultiheadAttention(width, config.heads, dropout=config.dropout, batch_first=True)
 
         self.own, self.norm_own = attention(), nn.LayerNorm(width)
-        self.cross, self.norm_cross = (attention(), nn.LayerNorm(width)) if decoder else (None, None)
+        self.cross = attention() if decoder else None
+        self.norm_cross = nn.LayerNorm(width) if decoder else None
         self.feed = nn.Sequential(
             nn.Linear(width, config.d_ff), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(config.d_ff, width)
         )
@@ -148,12 +115,12 @@ class Block(nn.Module):
         x: Float[Tensor, "B Q E"],
         keys: Float[Tensor, "B T E"],
         real: Bool[Tensor, "B T"],
-        memory: Float[Tensor, "B K E"] | None = None,
-        real_memory: Bool[Tensor, "B K"] | None = None,
+        interests: Interests | None = None,
     ) -> Float[Tensor, "B Q E"]:
         x = self.norm_own(x + self._attend(self.own, x, keys, real))
-        if self.cross is not None and self.norm_cross is not None:
-            x = self.norm_cross(x + self._attend(self.cross, x, memory, real_memory))
+        if interests is not None:
+            assert self.cross is not None and self.norm_cross is not None
+            x = self.norm_cross(x + self._attend(self.cross, x, *interests))
         return self.norm_feed(x + self.dropout(self.feed(x)))
 
     def _attend(self, attention: nn.MultiheadAttention, x: Tensor, keys: Tensor, real: Tensor) -> Tensor:
@@ -182,7 +149,7 @@ class MISSRec(nn.Module):
         self.decoder = nn.ModuleList(Block(config, True) for _ in range(config.decoder_layers))
         self.norm_encoder, self.norm_decoder = nn.LayerNorm(width), nn.LayerNorm(width)
         self.fusion_factor = nn.Parameter(torch.zeros(()))
-        present = torch.stack([adapter.present for adapter in self.adapters.values()], dim=1)
+        present = torch.from_numpy(np.stack([dataset.features[name].present for name in config.features], axis=1))
         chance = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         found = discover_interests(
             self.modality_vectors(), present, config.interest_ratio, config.kmeans_iterations, chance
@@ -218,27 +185,25 @@ class MISSRec(nn.Module):
         self, history: Int[Tensor, "B T"], z: Float[Tensor, "I M E"]
     ) -> tuple[Float[Tensor, "B E"], Float[Tensor, ""]]:
         """What each history's last item has gathered, and the regularisation of the interests it saw."""
-        memory, real_memory = self.encoded_interests(history, z)
+        interests = self.encoded_interests(history, z)
         real, items = history != PAD, history.clamp(min=0)
         x = F.embedding(items, self.ids.weight + z.sum(1)) + self.position[: history.shape[1]]  # (B, T, E)
         x = self.dropout(self.norm_input(x))
         for block in self.decoder[:-1]:
-            x = block(x, x, real, memory, real_memory)
+            x = block(x, x, real, interests)
         last = last_state(x, history)[:, None]  # (B, 1, E)
-        u = self.norm_decoder(self.decoder[-1](last, x, real, memory, real_memory))[:, 0]
-        return u, interest_regularisation(memory, real_memory)
+        u = self.norm_decoder(self.decoder[-1](last, x, real, interests))[:, 0]
+        return u, interest_regularisation(interests)
 
-    def encoded_interests(
-        self, history: Int[Tensor, "B T"], z: Float[Tensor, "I M E"]
-    ) -> tuple[Float[Tensor, "B K E"], Bool[Tensor, "B K"]]:
-        """The distinct interests of a history's items, which have seen each other, and which of them are no padding."""
+    def encoded_interests(self, history: Int[Tensor, "B T"], z: Float[Tensor, "I M E"]) -> Interests:
+        """The distinct interests of a history's items, after they have seen each other."""
         numbers = self.interests[history.clamp(min=0)].masked_fill((history == PAD)[..., None], PAD)
         numbers = distinct(numbers.flatten(1))  # (B, K)
         real = numbers != PAD
         x = self.interest_vectors(z)[numbers.clamp(min=0)]
         for block in self.encoder:
             x = block(x, x, real)
-        return self.norm_encoder(x), real
+        return Interests(self.norm_encoder(x), real)
 
     @torch.no_grad()
     def interest_vectors(self, z: Float[Tensor, "I M E"]) -> Float[Tensor, "N E"]:

@@ -10,14 +10,12 @@ import torch
 from held_out import SHARED_ITEMS, held_out_dataset
 from reference_models import layer_norm, weights_of
 
+from bbqrec.baselines.interests import Interests, discover_interests, distinct, interest_regularisation
 from bbqrec.baselines.missrec import (
     MISSRec,
     MISSRecConfig,
     directions,
-    discover_interests,
-    distinct,
     fused_logits,
-    interest_regularisation,
 )
 from bbqrec.data import Batch
 from bbqrec.schema import PAD
@@ -167,12 +165,12 @@ def test_interest_regularisation_is_the_mean_product_of_pairs():
     memory = torch.randn(3, 5, 4).double()
     real = torch.tensor([[True] * 5, [True, True, False, False, False], [True, False, True, True, False]])
     expected = reference_regularisation([m[r].numpy() for m, r in zip(memory, real, strict=True)])
-    assert interest_regularisation(memory, real).item() == pytest.approx(expected, abs=1e-12)
+    assert interest_regularisation(Interests(memory, real)).item() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("loss", ["full", "in-batch"])
 def test_loss_is_that_of_the_counted_targets_and_of_their_interests(loss):
-    made = model(loss=loss, gamma=0.3)
+    made = model(loss=loss, gamma=0.3, decoder_layers=2)
     candidates = sorted({target for _, target in COUNTED}) if loss == "in-batch" else range(37)
     each = []
     for history, target in COUNTED:

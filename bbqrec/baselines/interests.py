@@ -48,7 +48,7 @@ class Interests(NamedTuple):
 
 
 def interest_regularisation(interests: Interests) -> Float[Tensor, ""]:
-    """Mean over users of |mean interest|^2 / E: the mean inner product of a user's interests, lower as they turn apart."""
+    """Mean over users of |mean interest|^2 / E: the mean product of a user's interests, lower as they turn apart."""
     states, real = interests
     mean = (states * real[..., None]).sum(1) / real.sum(1, keepdim=True)  # (B, E)
     return mean.square().mean()

@@ -1,8 +1,8 @@
 """MISSRec (Wang et al., ACM MM 2023, https://arxiv.org/abs/2308.11175): attention to items and to clustered interests.
 
 Trained from scratch on the data set at hand, with item IDs: the original's pre-training on other domains and what only
-it uses (augmentations, the sequence-to-sequence loss) are left out. What follows is the authors' code for training from
-scratch: modalities are summed at the input, one fusion factor serves all items, the softmax runs over all items.
+it uses (augmentations, the sequence-to-sequence loss) are left out. The model is that of the authors' code for training
+from scratch: modalities are summed at the input, one fusion factor serves all items, the softmax runs over all items.
 
 Departures:
 - Interests are found once, by Lloyd's k-means of the features behind the untrained adapters. The authors' code repeats
@@ -11,6 +11,7 @@ Departures:
 - A missing text or image is a learned vector, and an interest of its own; theirs is a row of zeros like any other.
 - The interest regularisation is averaged over users and over real interests; theirs is summed over the batch, padding
   included. The default `gamma` is their weight times their batch of 512.
+- Without images (or text) the cosines with ID and modality are averaged; theirs is the cosine with their sum.
 - Width 128 instead of 300. `loss="in-batch"` is the loss of their pre-training, without equal items as negatives.
 - Only what is read is computed: the last decoder layer runs at the last item alone.
 

@@ -30,6 +30,7 @@ METHOD_LABELS = {
     "sasrec": Label("SASRec", "SASRec"),
     "sasrec-f": Label(r"SASRec$_{\mathrm{F}}$", "SASRec_F"),
     "vq-rec": Label("VQ-Rec", "VQ-Rec"),
+    "missrec": Label("MISSRec", "MISSRec"),
 }
 
 METRIC_LABELS = {"recall@5": "R@5", "recall@10": "R@10", "ndcg@5": "N@5", "ndcg@10": "N@10"}

@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+DISTANCES_IN_FLIGHT = 2**26
+"""Points times centres of one look-up of many: bounds the memory."""
+
 
 class Quantized(NamedTuple):
     """Eq. 5-7 for a batch: codes, the residual z^l and the codeword c^l of every level, and q = sum_l c^l."""
@@ -103,12 +106,18 @@ def nearest(z: Float[Tensor, "R M D"], books: Float[Tensor, "G N D"]) -> Int[Ten
     return distance.argmin(-1).T
 
 
+def nearest_centre(points: Float[Tensor, "P D"], centres: Float[Tensor, "k D"]) -> Int[Tensor, "P"]:
+    """`nearest` for one large codebook, so many points at a time that the distances stay in memory."""
+    parts = points.split(max(1, DISTANCES_IN_FLIGHT // len(centres)))
+    return torch.cat([nearest(part[:, None], centres[None])[:, 0] for part in parts])
+
+
 def kmeans(points: Float[Tensor, "P D"], k: int, iterations: int, generator: torch.Generator) -> Float[Tensor, "k D"]:
     """Lloyd's algorithm from k random points, repeated if there are fewer; empty clusters keep their centre."""
     order = torch.randperm(len(points), generator=generator).to(points.device)
     centres = points[order[torch.arange(k, device=points.device) % len(points)]].clone()
     for _ in range(iterations):
-        assigned = nearest(points[:, None], centres[None])[:, 0]
+        assigned = nearest_centre(points, centres)
         sums = torch.zeros_like(centres).index_add_(0, assigned, points)
         counts = torch.bincount(assigned, minlength=k)[:, None]
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from bbqrec import profiles
+from bbqrec.baselines.missrec import MISSRecConfig
 from bbqrec.baselines.sasrec import SASRecConfig
 from bbqrec.baselines.vqrec import VQRecConfig
 from bbqrec.config import QuantizerConfig, RecommenderConfig, TrainingConfig
@@ -72,6 +73,7 @@ METHODS: dict[str, Method] = {
     "sasrec": _item_model("SASRec", SASRecConfig()),
     "sasrec-f": _item_model("SASRec_F", SASRecConfig(features=("text", "image"))),
     "vq-rec": _item_model("VQ-Rec", VQRecConfig()),
+    "missrec": _item_model("MISSRec", MISSRecConfig()),
 }
 
 KINDS = {config.kind: type(config) for m in METHODS.values() for config in (m.quantizer, m.recommender) if config}

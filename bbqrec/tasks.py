@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bbqrec.baselines import sasrec, vqrec
+from bbqrec.baselines import missrec, sasrec, vqrec
 from bbqrec.config import RecommenderConfig, TrainingConfig
 from bbqrec.data import Batch
 from bbqrec.decoding import DeviceTrie, item_lists
@@ -101,6 +101,7 @@ class ItemRankingTask:
 ITEM_MODELS: Mapping[type[TrainingConfig], Any] = {
     sasrec.SASRecConfig: sasrec.SASRec,
     vqrec.VQRecConfig: vqrec.VQRec,
+    missrec.MISSRecConfig: missrec.MISSRec,
 }
 """The model of each config: made from the config and the data set; has `form`, `loss`, `scores`, `item_vectors`."""
 

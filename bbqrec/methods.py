@@ -5,6 +5,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from bbqrec import profiles
+from bbqrec.baselines.bert4rec import BERT4RecConfig
+from bbqrec.baselines.gru4rec import GRU4RecConfig
+from bbqrec.baselines.nova_bert import NovaBERTConfig
 from bbqrec.baselines.sasrec import SASRecConfig
 from bbqrec.config import QuantizerConfig, RecommenderConfig, TrainingConfig
 from bbqrec.errors import InputError, require_known
@@ -68,8 +71,12 @@ METHODS: dict[str, Method] = {
         contrastive=False,
         unquantized_share=0.0,
     ),
+    "gru4rec": _item_model("GRU4Rec", GRU4RecConfig()),
+    "gru4rec-f": _item_model("GRU4Rec_F", GRU4RecConfig(features=("text", "image"))),
     "sasrec": _item_model("SASRec", SASRecConfig()),
     "sasrec-f": _item_model("SASRec_F", SASRecConfig(features=("text", "image"))),
+    "bert4rec": _item_model("BERT4Rec", BERT4RecConfig()),
+    "nova-bert": _item_model("NOVA-BERT", NovaBERTConfig()),
 }
 
 KINDS = {config.kind: type(config) for m in METHODS.values() for config in (m.quantizer, m.recommender) if config}

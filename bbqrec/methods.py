@@ -5,7 +5,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from bbqrec import profiles
+from bbqrec.baselines.bert4rec import BERT4RecConfig
+from bbqrec.baselines.gru4rec import GRU4RecConfig
 from bbqrec.baselines.missrec import MISSRecConfig
+from bbqrec.baselines.nova_bert import NovaBERTConfig
 from bbqrec.baselines.sasrec import SASRecConfig
 from bbqrec.baselines.vqrec import VQRecConfig
 from bbqrec.config import QuantizerConfig, RecommenderConfig, TrainingConfig
@@ -70,10 +73,14 @@ METHODS: dict[str, Method] = {
         contrastive=False,
         unquantized_share=0.0,
     ),
+    "gru4rec": _item_model("GRU4Rec", GRU4RecConfig()),
+    "bert4rec": _item_model("BERT4Rec", BERT4RecConfig()),
     "sasrec": _item_model("SASRec", SASRecConfig()),
+    "gru4rec-f": _item_model("GRU4Rec_F", GRU4RecConfig(features=("text", "image"))),
     "sasrec-f": _item_model("SASRec_F", SASRecConfig(features=("text", "image"))),
-    "vq-rec": _item_model("VQ-Rec", VQRecConfig()),
+    "nova-bert": _item_model("NOVA-BERT", NovaBERTConfig()),
     "missrec": _item_model("MISSRec", MISSRecConfig()),
+    "vq-rec": _item_model("VQ-Rec", VQRecConfig()),
 }
 
 KINDS = {config.kind: type(config) for m in METHODS.values() for config in (m.quantizer, m.recommender) if config}

@@ -27,6 +27,7 @@ METHOD_LABELS = {
     "bbqrec/no-text": Label(r"BBQRec$_{\neg\mathrm{text}}$", "w/o text"),
     "bbqrec/no-image": Label(r"BBQRec$_{\neg\mathrm{image}}$", "w/o image"),
     "tiger": Label("TIGER", "TIGER"),
+    "letter": Label("LETTER", "LETTER"),
     "sasrec": Label("SASRec", "SASRec"),
     "sasrec-f": Label(r"SASRec$_{\mathrm{F}}$", "SASRec_F"),
 }

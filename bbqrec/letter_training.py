@@ -47,8 +47,8 @@ class LetterTrainer:
         if self.epoch == 0:
             codebook_upkeep.start(codebook, self.model.rq_vae.encode, self.items, config.kmeans_iterations, generator)
         self.model.cluster(generator)
-        places = np.zeros(len(self.items))  # every item is as long as any other
-        cut = [rows for _ in range(config.passes) for rows in batches(places, config.batch_items, generator)]
+        alike = np.ones(len(self.items), dtype=np.int64)  # lengths by which `batches` would sort
+        cut = [rows for _ in range(config.passes) for rows in batches(alike, config.batch_items, generator)]
         averages = Averages()
         for step, rows in enumerate(cut):
             done = (self.epoch * len(cut) + step, len(cut), config.epochs * len(cut))

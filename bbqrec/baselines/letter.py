@@ -83,6 +83,7 @@ class LetterQuantizerConfig(StageConfig):
             alpha=self.alpha,
             disentangle=False,
             contrastive=False,
+            unquantized_share=0.0,
         )
 
 

@@ -29,6 +29,7 @@ METHOD_LABELS = {
     "tiger": Label("TIGER", "TIGER"),
     "gru4rec": Label("GRU4Rec", "GRU4Rec"),
     "gru4rec-f": Label(r"GRU4Rec$_{\mathrm{F}}$", "GRU4Rec_F"),
+    "letter": Label("LETTER", "LETTER"),
     "sasrec": Label("SASRec", "SASRec"),
     "sasrec-f": Label(r"SASRec$_{\mathrm{F}}$", "SASRec_F"),
     "vq-rec": Label("VQ-Rec", "VQ-Rec"),

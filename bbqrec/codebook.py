@@ -1,5 +1,6 @@
 """The residual codebook of Sec. 4.1.2: one per level, shared by all components (or, w/o U, one per component)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 
 DISTANCES_IN_FLIGHT = 2**26
 """Points times centres of one look-up of many: bounds the memory."""
+
+Choice = Callable[[Tensor, Tensor], Tensor]
+"""Residuals (R, M, D) and the level's codebooks (G, N, D) -> codes (R, M)."""
 
 
 class Quantized(NamedTuple):
@@ -35,11 +39,15 @@ class ResidualCodebook(nn.Module):
         self.codebooks = nn.Parameter(torch.randn(levels, groups, codes, width) * 0.1)
         self.register_buffer("usage", torch.zeros(levels, components, codes))
 
-    def forward(self, z: Float[Tensor, "R M D"]) -> Quantized:
-        """Nearest code of each level's residual (Eq. 5, 6). The gradient of `q` reaches the codewords only."""
+    def forward(self, z: Float[Tensor, "R M D"], last: Choice | None = None) -> Quantized:
+        """Nearest code of each level's residual (Eq. 5, 6). The gradient of `q` reaches the codewords only.
+
+        `last` chooses at the last level in place of `nearest`.
+        """
         residual, taken = z, []
-        for books in self.codebooks:
-            codes = nearest(residual.detach(), books.detach())  # (R, M)
+        for level, books in enumerate(self.codebooks):
+            choose = nearest if last is None or level + 1 < len(self.codebooks) else last
+            codes = choose(residual.detach(), books.detach())  # (R, M)
             codewords = self._lookup(books, codes)
             taken.append((codes, residual, codewords))
             # The residual subtracts a constant: each level's loss trains its own codebook only.

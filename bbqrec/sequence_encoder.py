@@ -1,4 +1,4 @@
-"""A self-attention encoder of item vectors: causal (SASRec, Kang & McAuley, ICDM 2018), f(.) of Eq. 11, or both ways."""
+"""A self-attention encoder of item vectors, both ways or causal (SASRec, Kang & McAuley, ICDM 2018): f(.) of Eq. 11."""
 
 from collections.abc import Callable
 

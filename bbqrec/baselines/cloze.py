@@ -30,9 +30,7 @@ class Cloze(nn.Module):
         target = history[hidden].long()
         return F.cross_entropy(self._logits(states(history, hidden)[hidden], items), target), len(target)
 
-    def scores(
-        self, states: States, history: Int[Tensor, "B T"], items: Float[Tensor, "I E"]
-    ) -> Float[Tensor, "B I"]:
+    def scores(self, states: States, history: Int[Tensor, "B T"], items: Float[Tensor, "I E"]) -> Float[Tensor, "B I"]:
         """A score for every item as the next one: that of a hidden item behind the last."""
         longer, hidden = with_a_hidden_item(history)
         return self._logits(states(longer, hidden)[hidden], items)

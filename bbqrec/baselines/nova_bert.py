@@ -98,9 +98,7 @@ class NovaBERT(nn.Module):
             x = layer(x, side, history != PAD)
         return self.norm(x)
 
-    def side_information(
-        self, items: Int[Tensor, "B T"], hidden: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B T S E"]:
+    def side_information(self, items: Int[Tensor, "B T"], hidden: Bool[Tensor, "B T"]) -> Float[Tensor, "B T S E"]:
         """Each modality's stream, of hidden items a learned vector, and the positions."""
         read = [project(items) for project in self.features.values()]
         streams = [torch.where(hidden[..., None], mask, x) for mask, x in zip(self.feature_masks, read, strict=True)]

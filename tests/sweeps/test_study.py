@@ -82,6 +82,48 @@ def test_an_override_that_no_method_has_a_field_for_is_refused(study, store):
     }
 
 
+def test_a_teacher_is_the_run_of_its_method_and_is_shared(study, store):
+    """Also if the study overrides a field that the teacher alone has."""
+    alone = study(methods=("letter",)).plan(store)
+    (letter,) = alone.cells
+    quantizer = alone.runs[letter.quantizer_key]
+    assert alone.runs[letter.run_key].needs == letter.quantizer_key
+    teacher = alone.runs[quantizer.needs]
+    assert (teacher.stage, teacher.needs, teacher.name) == ("recommender", None, "toy sasrec seed 0 recommender")
+    assert alone.behind(letter.run_key) == [quantizer.key, teacher.key]
+    assert alone.summary() == {
+        "cells": 1,
+        "quantizer_runs": 1,
+        "recommender_runs": 2,
+        "shared": 0,
+        "already_done": 0,
+    }
+    for overrides in ({}, {"recommender.layers": 1}, {"quantizer.passes": 2, "recommender.d_model": 16}):
+        both = study(methods=("sasrec", "letter", "tiger"), overrides=overrides, seeds=2).plan(store)
+        assert both.summary() == {
+            "cells": 6,
+            "quantizer_runs": 4,
+            "recommender_runs": 6,
+            "shared": 2,
+            "already_done": 0,
+        }
+        for seed in (0, 1):
+            cells = {cell.method: cell for cell in both.cells if cell.seed == seed}
+            assert both.runs[cells["letter"].quantizer_key].needs == cells["sasrec"].run_key
+            assert cells["letter"].note is None and cells["sasrec"].quantizer_key is None
+
+
+def test_a_teacher_is_computed_for_a_quantizer_that_is_missing_and_for_no_other(study, store):
+    plan = study(methods=("letter",)).plan(store)
+    (cell,) = plan.cells
+    chain = [*reversed(plan.behind(cell.run_key)), cell.run_key]
+    assert {run.key for run in plan.missing} == set(chain)
+    for key in chain[:2]:
+        compute(store, plan.runs[key])
+    shutil.rmtree(Path(store.url) / "recommender")
+    assert [run.key for run in study(methods=("letter",)).plan(store).missing] == [cell.run_key]
+
+
 def test_what_the_store_holds_is_not_planned_again(study, store):
     first = study().plan(store)
     full = first.cells[0]

@@ -1,4 +1,5 @@
 # make ablations   set up an environment and run the ablation study on the embedded data set
+# make baselines   the same for the comparison with the baselines
 # make test        set up an environment and run the tests
 #
 # PYTHON=python3.12        the interpreter to make the environment with
@@ -16,10 +17,13 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download
 
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: ablations test check setup dev
+.PHONY: ablations baselines test check setup dev
 
 ablations: setup
 	$(VENV)/bin/python sweeps/ablations.py --store $(STORE) --out $(OUT) $(ARGS)
+
+baselines: setup
+	$(VENV)/bin/python sweeps/baselines.py --store $(STORE) --out $(OUT)/baselines $(ARGS)
 
 test: dev
 	$(VENV)/bin/python -m pytest

@@ -5,11 +5,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from tyro.extras import SubcommandApp
 
+from analysis.baselines import TABLE_2, table2
+from analysis.collisions import table5
+from analysis.inference import load_measured, table6
+from analysis.paper import beside
+from analysis.ranks import load_ranks
 from analysis.report import write_report
 from analysis.rows import load_rows
-from analysis.tables import TABLES, latex, markdown, table
+from analysis.tables import TABLES, Table, latex, markdown, table
 from bbqrec.errors import InputError
 
 app = SubcommandApp()
@@ -31,32 +37,87 @@ def report(store: str = "runs", study: str = "ablations", out: Path = Path("out"
         print(path)
 
 
+@app.command(name="table2")
+def print_table2(store: str = "runs", study: str = "baselines", tex: bool = False, paper: bool = False) -> None:
+    """Print Table 2: the baselines and the full model, its improvement and whether it is significant.
+
+    Args:
+        store: Folder or URL of the results, or exported rows; without ranks.npz beside them nothing is tested.
+        study: Name of the study, as for report.
+        tex: LaTeX instead of Markdown.
+        paper: Markdown of the paper's numbers beside ours.
+    """
+    rows = _rows(store, study, tex, paper)
+    if paper:
+        print(beside(rows, TABLE_2, improvement=True), end="")
+    else:
+        _print(table2(rows, load_ranks(store, rows)), tex)
+
+
 @app.command(name="table3")
-def table3(store: str = "runs", study: str = "ablations", tex: bool = False) -> None:
+def print_table3(store: str = "runs", study: str = "ablations", tex: bool = False, paper: bool = False) -> None:
     """Print Table 3: the full model against w/o MIM, w/o Rec and w/o U.
 
     Args:
         store: Folder or URL of the results, or exported rows.
         study: Name of the study, as for report.
         tex: LaTeX instead of Markdown.
+        paper: Markdown of the paper's numbers beside ours.
     """
-    _print_table("table3", store, study, tex)
+    _print_comparison("table3", store, study, tex, paper)
 
 
 @app.command(name="table4")
-def table4(store: str = "runs", study: str = "ablations", tex: bool = False) -> None:
+def print_table4(store: str = "runs", study: str = "ablations", tex: bool = False, paper: bool = False) -> None:
     """Print Table 4: the full model against S and E.
 
     Args:
         store: Folder or URL of the results, or exported rows.
         study: Name of the study, as for report.
         tex: LaTeX instead of Markdown.
+        paper: Markdown of the paper's numbers beside ours.
     """
-    _print_table("table4", store, study, tex)
+    _print_comparison("table4", store, study, tex, paper)
 
 
-def _print_table(name: str, store: str, study: str, tex: bool) -> None:
-    made = table(load_rows(store, study), TABLES[name])
+@app.command(name="table5")
+def print_table5(store: str = "runs", study: str = "collisions", tex: bool = False) -> None:
+    """Print Table 5: items that share a semantic ID, by the number of levels.
+
+    Args:
+        store: Folder or URL of the results, or exported rows.
+        study: Name of the study, as for report.
+        tex: LaTeX instead of Markdown.
+    """
+    _print(table5(load_rows(store, study)), tex)
+
+
+@app.command(name="table6")
+def print_table6(measured: str = "out/inference", tex: bool = False) -> None:
+    """Print Table 6: seconds per user of TIGER and the full model.
+
+    Args:
+        measured: inference.json that sweeps/inference.py wrote, or its folder.
+        tex: LaTeX instead of Markdown.
+    """
+    _print(table6(load_measured(measured)), tex)
+
+
+def _print_comparison(name: str, store: str, study: str, tex: bool, paper: bool) -> None:
+    rows = _rows(store, study, tex, paper)
+    if paper:
+        print(beside(rows, TABLES[name]), end="")
+    else:
+        _print(table(rows, TABLES[name]), tex)
+
+
+def _rows(store: str, study: str, tex: bool, paper: bool) -> pd.DataFrame:
+    if tex and paper:
+        raise InputError("--paper has no LaTeX", "leave out --tex")
+    return load_rows(store, study)
+
+
+def _print(made: Table, tex: bool) -> None:
     print(latex(made) if tex else markdown(made), end="")
 
 

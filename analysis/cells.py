@@ -1,6 +1,6 @@
 """Rows -> cells: what a table or a figure shows for one method on one data set, over its seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,8 +64,9 @@ def compare(rows: pd.DataFrame, methods: Sequence[str], split: str = "test") -> 
         (d, s): key
         for d, s, key in rows.loc[rows["method"] == FULL, ["dataset", "seed", "run_key"]].itertuples(index=False)
     }
+    shown = {metric: f"{split}/{metric}" for metric in METRICS}
     cells = {
-        (dataset, method): _cell(part, method, split, full)
+        (dataset, method): cell_of(part, shown, shared=method != FULL and _same_runs(part, full))
         for (dataset, method), part in wanted.groupby(["dataset", "method"], sort=False)
     }
     return Comparison(
@@ -73,16 +74,20 @@ def compare(rows: pd.DataFrame, methods: Sequence[str], split: str = "test") -> 
         datasets=tuple(datasets),
         cells=cells,
         conditions=conditions(wanted, split),
-        remarks=(*_lacking(rows, datasets), *_unfinished(wanted, methods, datasets)),
+        remarks=(*_lacking(rows, datasets), *unfinished(wanted, methods, datasets)),
     )
 
 
-def _cell(part: pd.DataFrame, method: str, split: str, full: dict[tuple[str, int], str]) -> Cell:
-    """`full` holds the full model's run keys by (data set, seed)."""
+def _same_runs(part: pd.DataFrame, full: Mapping[tuple[str, int], str]) -> bool:
+    """Whether the rows show the full model's runs, whose keys `full` holds by (data set, seed)."""
+    runs = zip(part["dataset"], part["seed"], part["run_key"], strict=True)
+    return all(full.get((dataset, seed)) == key for dataset, seed, key in runs)
+
+
+def cell_of(part: pd.DataFrame, shown: Mapping[str, str], shared: bool = False) -> Cell:
+    """The cell of these rows, which differ in their seeds; `shown` names the column of each of its numbers."""
     part = part.sort_values("seed")
     done = part[part["status"] == "done"]
-    runs = zip(part["dataset"], part["seed"], part["run_key"], strict=True)
-    shared = method != FULL and all(full.get((dataset, seed)) == key for dataset, seed, key in runs)
     notes = [f"on this data set the same run as {METHOD_LABELS[FULL].plain}"] if shared else []
     troubled = part[(part["status"] == "failed") | ((part["status"] != "done") & part["error"].notna())]
     for (status, error), rows in troubled.fillna({"error": "no reason recorded"}).groupby(
@@ -92,11 +97,11 @@ def _cell(part: pd.DataFrame, method: str, split: str, full: dict[tuple[str, int
         notes.append(f"{status}{which}: {error}")
     if len(done) and len(done) < len(part):
         notes.append(f"{_seeds(done['seed'])} only, of {len(part)}")
-    columns = {metric: done[f"{split}/{metric}"] for metric in METRICS}
+    columns = {name: done[column] for name, column in shown.items()}
     return Cell(
         state=next((s for s in ("done", "failed", "running") if (part["status"] == s).any()), "pending"),
-        mean={metric: float(values.mean()) for metric, values in columns.items()} if len(done) else {},
-        sd={metric: float(values.std(ddof=1)) for metric, values in columns.items()} if len(done) > 1 else {},
+        mean={name: float(values.mean()) for name, values in columns.items()} if len(done) else {},
+        sd={name: float(values.std(ddof=1)) for name, values in columns.items()} if len(done) > 1 else {},
         seeds=tuple(done["seed"]),
         planned=tuple(part["seed"]),
         notes=tuple(notes),
@@ -105,6 +110,13 @@ def _cell(part: pd.DataFrame, method: str, split: str, full: dict[tuple[str, int
 
 
 def conditions(rows: pd.DataFrame, split: str) -> str:
+    """Seeds, profile, selection and split in plain sentences."""
+    selected = "Checkpoints selected by validation NDCG@10"
+    return " ".join([*asked(rows), f"{selected}; scores on the {SPLIT_NAMES[split]} split, all items ranked."])
+
+
+def asked(rows: pd.DataFrame) -> list[str]:
+    """Seeds and profile in plain sentences."""
     seeds = sorted(rows["seed"].unique())
     profiles = [p for p in rows["profile"].dropna().unique() if p]
     overrides = [o for o in rows["overrides"].dropna().unique() if o]
@@ -116,9 +128,7 @@ def conditions(rows: pd.DataFrame, split: str) -> str:
     if profiles:
         changed = f" with {'; '.join(overrides)}" if overrides else ""
         parts.append(f"Profile {', '.join(profiles)}{changed}.")
-    selected = "Checkpoints selected by validation NDCG@10"
-    parts.append(f"{selected}; scores on the {SPLIT_NAMES[split]} split, all items ranked.")
-    return " ".join(parts)
+    return parts
 
 
 def _lacking(rows: pd.DataFrame, datasets: Sequence[str]) -> list[str]:
@@ -135,7 +145,7 @@ def _lacking(rows: pd.DataFrame, datasets: Sequence[str]) -> list[str]:
     return remarks
 
 
-def _unfinished(rows: pd.DataFrame, methods: Sequence[str], datasets: Sequence[str]) -> list[str]:
+def unfinished(rows: pd.DataFrame, methods: Sequence[str], datasets: Sequence[str]) -> list[str]:
     """What is missing, by name."""
     if rows.empty:
         names = ", ".join(METHOD_LABELS[m].plain for m in methods)

@@ -26,16 +26,16 @@ METHOD_LABELS = {
     "bbqrec/no-id": Label(r"BBQRec$_{\neg\mathrm{ID}}$", "w/o ID"),
     "bbqrec/no-text": Label(r"BBQRec$_{\neg\mathrm{text}}$", "w/o text"),
     "bbqrec/no-image": Label(r"BBQRec$_{\neg\mathrm{image}}$", "w/o image"),
-    "tiger": Label("TIGER", "TIGER"),
     "gru4rec": Label("GRU4Rec", "GRU4Rec"),
-    "gru4rec-f": Label(r"GRU4Rec$_{\mathrm{F}}$", "GRU4Rec_F"),
-    "letter": Label("LETTER", "LETTER"),
-    "sasrec": Label("SASRec", "SASRec"),
-    "sasrec-f": Label(r"SASRec$_{\mathrm{F}}$", "SASRec_F"),
-    "vq-rec": Label("VQ-Rec", "VQ-Rec"),
-    "missrec": Label("MISSRec", "MISSRec"),
     "bert4rec": Label("BERT4Rec", "BERT4Rec"),
+    "sasrec": Label("SASRec", "SASRec"),
+    "gru4rec-f": Label(r"GRU4Rec$_{\mathrm{F}}$", "GRU4Rec_F"),
+    "sasrec-f": Label(r"SASRec$_{\mathrm{F}}$", "SASRec_F"),
     "nova-bert": Label("NOVA-BERT", "NOVA-BERT"),
+    "missrec": Label("MISSRec", "MISSRec"),
+    "vq-rec": Label("VQ-Rec", "VQ-Rec"),
+    "tiger": Label("TIGER", "TIGER"),
+    "letter": Label("LETTER", "LETTER"),
 }
 
 METRIC_LABELS = {"recall@5": "R@5", "recall@10": "R@10", "ndcg@5": "N@5", "ndcg@10": "N@10"}

@@ -17,22 +17,29 @@ _LATEX = Environment(
     keep_trailing_newline=True,
     undefined=StrictUndefined,
     autoescape=False,
-).from_string(r"""% Written by `python -m analysis`. Needs \usepackage{booktabs,multirow}.
+).from_string(r"""% Written by `python -m analysis`. Needs \usepackage{<< packages >>}.
 \begin{table*}[t]
   \centering
   \caption{<< caption >>}
   \label{tab:<< name >>}
   \medskip
 
-  \<< size >>\setlength{\tabcolsep}{4pt}
+  \<< size >>\setlength{\tabcolsep}{<< 3 if fitted else 4 >>pt}
+<% if fitted %>
+  \setbox0=\hbox{%
+<% endif %>
   \begin{tabular}{@{}ll<< "c" * labels | length >>@{}}
     \toprule
-    Dataset & Metrics & << labels | join(" & ") >> \\
+<% if spans %>
+    & <% for name, width in spans %>& \multicolumn{<< width >>}{c}{<< name >>} <% endfor %>\\
+    << rules >>
+<% endif %>
+    << heads | join(" & ") >> & << labels | join(" & ") >> \\
     \midrule
 <% for group in groups %>
-<% for dataset, metric, entries in group %>
+<% for dataset, metric, entries, space in group %>
 <% set name = "\\multirow{" ~ group | length ~ "}{*}{" ~ dataset ~ "}" if dataset else "" %>
-    << name >> & << metric >> & << entries | join(" & ") >> \\
+    << name >> & << metric >> & << entries | join(" & ") >> \\<< space >>
 <% endfor %>
 <% if not loop.last %>
     \midrule
@@ -40,6 +47,9 @@ _LATEX = Environment(
 <% endfor %>
     \bottomrule
   \end{tabular}
+<% if fitted %>
+  }\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi
+<% endif %>
 <% if notes or remarks %>
 
   \smallskip
@@ -101,9 +111,18 @@ _COMMANDS = {
 }
 
 
-def latex_document(**fields: object) -> str:
-    """Fields are LaTeX already; a group is a list of (dataset, metric, entries), a note (mark, text)."""
-    return _LATEX.render(**fields)
+def latex_document(spans: Sequence[tuple[str, int]], fitted: bool, **fields: object) -> str:
+    """Fields are LaTeX already; a group is a list of (dataset, metric, entries, space below), a note (mark, text).
+
+    A span is a heading and the number of columns below it. A `fitted` table that is wider than the page is shrunk:
+    it is made for pages of 17 cm between the margins.
+    """
+    rules, column = [], 3
+    for name, width in spans:
+        rules += [rf"\cmidrule(lr){{{column}-{column + width - 1}}}"] if name else []
+        column += width
+    packages = "booktabs,graphicx,multirow" if fitted else "booktabs,multirow"
+    return _LATEX.render(rules="".join(rules), packages=packages, spans=spans, fitted=fitted, **fields)
 
 
 def markdown_document(

@@ -8,41 +8,64 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.baselines import TABLE_2, gains, gains_frame, table2
 from analysis.cells import conditions
+from analysis.collisions import table5
 from analysis.curves import EXPORT, load_curves
 from analysis.figures import METHODS as FIGURE_4_METHODS
 from analysis.figures import figure4, learning_curves, save
+from analysis.inference import load_measured, table6
+from analysis.paper import beside
+from analysis.ranks import EXPORT as RANKS_EXPORT
+from analysis.ranks import export_ranks, load_ranks
 from analysis.rows import export_rows, exported_file, load_rows, open_store
 from analysis.studies import read_study
-from analysis.tables import TABLE_3, TABLE_4, TableSpec, latex, markdown, table
+from analysis.tables import TABLE_3, TABLE_4, Table, TableSpec, latex, markdown, table
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 
-Writer = Callable[[pd.DataFrame, Path], None]
+Source = Store | str | Path
+Writer = Callable[[Source, pd.DataFrame, Path], None]
+"""Writes what the rows feed to a folder; the source has what rows do not hold."""
 
 
-def write_report(source: Store | str | Path, study: str | Mapping[str, Any], out: str | Path) -> list[Path]:
+def write_report(source: Source, study: str | Mapping[str, Any], out: str | Path) -> list[Path]:
     """Writes the tables and figures of a study, its rows and its learning curves to `out`; returns the files.
 
-    `source` is a store, its URL or exported rows; `study` a name or, for a store, what a study file holds. Cells
-    without a number are shown as such. All files are made before the first one is put in place. Raises InputError for a
-    source or study that is not there, or an unwritable `out`.
+    Quantizers have no such curves. `source` is a store, its URL or exported rows; `study` a name or, for a store, what
+    a study file holds. Cells without a number are shown as such. All files are made before the first one is put in
+    place. Raises InputError for a source or study that is not there, or an unwritable `out`.
     """
     if isinstance(study, str):
         study = {"name": study} if exported_file(source) else read_study(open_store(source), study)
     name = study["name"]
     rows = load_rows(source, study)
-    curves = load_curves(source, rows)
-    out = Path(out)
+    curves = None if (rows["stage"] == "quantizer").any() else load_curves(source, rows)
+
+    def fill(folder: Path) -> None:
+        for write in OUTPUTS.get(name, ()):
+            write(source, rows, folder)
+        export_rows(rows, folder / "rows.csv")
+        if curves is not None:
+            curves.to_csv(folder / EXPORT, index=False, lineterminator="\n")
+            save(learning_curves(curves), folder / "curves.png", f"Learning curves of study {name}")
+
+    return _in_place(fill, Path(out))
+
+
+def write_inference(measured: str | Path, out: str | Path) -> list[Path]:
+    """Writes Table 6 of an inference.json, or of the one in a folder, to `out`; returns the files."""
+    made = table6(load_measured(measured))
+    return _in_place(lambda folder: _write(made, folder), Path(out))
+
+
+def _in_place(fill: Callable[[Path], None], out: Path) -> list[Path]:
+    """All files are made before the first one is put in place."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=out, prefix=".unfinished-"))
         try:
-            for write in OUTPUTS.get(name, ()):
-                write(rows, made)
-            export_rows(rows, made / "rows.csv")
-            curves.to_csv(made / EXPORT, index=False, lineterminator="\n")
-            save(learning_curves(curves), made / "curves.png", f"Learning curves of study {name}")
+            fill(made)
             return [made_file.replace(out / made_file.name) for made_file in sorted(made.iterdir())]
         finally:
             shutil.rmtree(made, ignore_errors=True)
@@ -50,16 +73,32 @@ def write_report(source: Store | str | Path, study: str | Mapping[str, Any], out
         raise InputError(f"cannot write {out} ({error.strerror or error})", "give a writable --out folder") from error
 
 
+def _write(made: Table, folder: Path) -> None:
+    (folder / f"{made.name}.tex").write_text(latex(made), encoding="utf-8")
+    (folder / f"{made.name}.md").write_text(markdown(made), encoding="utf-8")
+
+
 def _table(spec: TableSpec) -> Writer:
-    def write(rows: pd.DataFrame, folder: Path) -> None:
-        made = table(rows, spec)
-        (folder / f"{spec.name}.tex").write_text(latex(made), encoding="utf-8")
-        (folder / f"{spec.name}.md").write_text(markdown(made), encoding="utf-8")
+    def write(source: Source, rows: pd.DataFrame, folder: Path) -> None:
+        _write(table(rows, spec), folder)
+        (folder / f"{spec.name}_paper.md").write_text(beside(rows, spec), encoding="utf-8")
 
     return write
 
 
-def _figure4(rows: pd.DataFrame, folder: Path) -> None:
+def _table2(source: Source, rows: pd.DataFrame, folder: Path) -> None:
+    ranks = load_ranks(source, rows)
+    _write(table2(rows, ranks), folder)
+    (folder / "table2_paper.md").write_text(beside(rows, TABLE_2, improvement=True), encoding="utf-8")
+    gains_frame(gains(rows, ranks)).to_csv(folder / "significance.csv", index=False, lineterminator="\n")
+    export_ranks(ranks, folder / RANKS_EXPORT)
+
+
+def _table5(source: Source, rows: pd.DataFrame, folder: Path) -> None:
+    _write(table5(rows), folder)
+
+
+def _figure4(source: Source, rows: pd.DataFrame, folder: Path) -> None:
     made = figure4(rows)
     subject = f"BBQRec without one behaviour signal. {conditions(rows[rows['method'].isin(FIGURE_4_METHODS)], 'test')}"
     for suffix in ("pdf", "png"):
@@ -68,5 +107,7 @@ def _figure4(rows: pd.DataFrame, folder: Path) -> None:
 
 OUTPUTS: dict[str, tuple[Writer, ...]] = {
     "ablations": (_table(TABLE_3), _table(TABLE_4), _figure4),
+    "baselines": (_table2,),
+    "collisions": (_table5,),
 }
 """What each study feeds beside its rows and learning curves, which every study has."""

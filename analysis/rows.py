@@ -1,13 +1,15 @@
-"""The rows of a study, one per cell (method x data set x seed), from a store or from an exported table.
+"""The rows of a study, one per cell (method x data set x seed x setting), from a store or from an exported table.
 
 Columns, always there:
 
     study, profile, overrides       what was asked for (`overrides` as "field=value field=value")
-    method, label, dataset, seed    which cell
+    stage                           recommender or, in a study of quantizers, quantizer: whose run a cell shows
+    method, label, dataset, seed    which cell, and
+    setting                         the overrides that set it apart where the study varies more than these
     status, error, note             done, running, pending or failed, and why
     run_key, quantizer_key          which runs the cell shows (models over items have no quantizer)
     components, fingerprint         the behaviour signals the run had ("id+text+image") and the data it saw
-    valid/recall@5 ... test/ndcg@10 scores in [0, 1], NaN where not done
+    valid/recall@5 ... test/ndcg@10 scores in [0, 1], NaN where not done, and for quantizers
 
 and as far as the runs recorded them, `costs/...`, `collisions/...`, `id_collisions/...`, `codebook/...` (numbers) and
 `provenance/...` (text). The machine's name stays behind: exported rows are for publishing.
@@ -19,22 +21,21 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.studies import AGAIN, NAMED, read_study
+from analysis.published import EXCESS, METRICS, NUMBERS, SPLITS, columns, published
+from analysis.studies import NAMED, read_study
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 
-METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
-SPLITS = ("valid", "test")
+STAGES = ("quantizer", "recommender")
 STATUSES = ("done", "running", "pending", "failed")
 SCORES = tuple(f"{split}/{metric}" for split in SPLITS for metric in METRICS)
+COLLISIONS = f"collisions/{EXCESS}"
+"""What a quantizer is judged by."""
 
-IDENTITY = ("study", "profile", "overrides", "method", "label", "dataset", "seed")
+IDENTITY = ("study", "stage", "profile", "overrides", "method", "label", "dataset", "seed", "setting")
 STATE = ("status", "error", "note", "run_key", "quantizer_key", "components", "fingerprint")
-SAME = ("run_key", "fingerprint", "seed")
-"""What a run and a cell that shows it must agree on. Not on the data set's name: a copy may have another."""
-NUMBERS = ("costs", "collisions", "id_collisions", "codebook")
-"""Groups of row.json whose numbers become columns."""
-PROVENANCE = ("version", "commit", "dirty", "device", "torch", "ray", "python", "started", "finished", "attempts")
+OPTIONAL = ("stage", "setting", "error", "note", "components", "fingerprint", "profile", "overrides")
+"""Of these what an export may lack; older ones do."""
 
 EXPORTS = ("rows.parquet", "rows.csv")
 """What an exported folder holds, in the order in which they are looked for."""
@@ -87,84 +88,27 @@ def open_store(url: Store | str | Path) -> Store:
 
 def _from_store(store: Store, described: Mapping[str, Any]) -> pd.DataFrame:
     overrides = described.get("overrides") or {}
+    stage = described.get("stage") or STAGES[-1]
+    if stage not in STAGES:
+        raise InputError(f"study {described['name']} is of stage {stage!r}", "run the study again")
     about = {
         "study": described["name"],
+        "stage": stage,
         "profile": described.get("profile"),
         "overrides": " ".join(f"{field}={value}" for field, value in overrides.items()),
     }
     rows = []
-    published: dict[str, dict[str, Any]] = {}
+    held: dict[str, dict[str, Any]] = {}
     for cell in described["cells"]:
         key = cell["run_key"]
-        if key not in published:
-            published[key] = _published(store, key)
-        result = _result(published[key], cell)  # of every cell: a run that suits one may not suit another
-        row = about | {field: cell.get(field) for field in (*NAMED, "fingerprint", "error", "note")} | result
+        if key not in held:
+            held[key] = published(store, stage, key)
+        result = columns(held[key], stage, cell)  # of every cell: a run that suits one may not suit another
+        row = about | {field: cell.get(field) for field in (*NAMED, "setting", "fingerprint", "error", "note")} | result
         if row["status"] == "done" and result.get("status") != "done":
             row["status"] = "pending"
         rows.append(row)
     return checked(pd.DataFrame(rows), f"study {described['name']} in {store.url}")
-
-
-def _published(store: Store, key: str) -> dict[str, Any]:
-    """The `row` of a run or its `damage`; {} if the store does not hold it."""
-    try:
-        held = store.has("recommender", key)
-    except ValueError as error:  # not a name that a store could hold
-        raise InputError(f"the study has a cell with run_key {key!r}", AGAIN) from error
-    if not held:
-        return {}
-    try:
-        return {"row": store.read_json("recommender", key, "row.json")}
-    except InputError as damage:
-        return {"damage": damage.what}
-    except ValueError as error:
-        raise InputError(f"row.json of run {key} is not JSON", "remove the run from the store and rerun") from error
-
-
-def _result(published: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
-    """What the store says of a cell's run; {} if it does not hold it."""
-    if "row" not in published:
-        return {"error": published["damage"], "status": "pending"} if published else {}
-    row = published["row"]
-    wrong = _wrong(row, cell)
-    if wrong:
-        raise InputError(f"row.json of run {cell['run_key']} {wrong}", "remove the run from the store and rerun")
-    flat = {f"{split}/{metric}": row["scores"][split][metric] for split in SPLITS for metric in METRICS}
-    for group in NUMBERS:
-        values = row.get(group) or {}
-        flat |= {f"{group}/{name}": float(v) for name, v in values.items() if isinstance(v, int | float)}
-    origin = row.get("provenance") or {}
-    flat |= {f"provenance/{name}": None if origin.get(name) is None else str(origin[name]) for name in PROVENANCE}
-    first = (row.get("quantizer_provenance") or {}).get("commit")  # a shared stage 1 may be older
-    flat["provenance/quantizer_commit"] = None if first is None else str(first)
-    components = _signals(row.get("config") or {})
-    about = {"status": "done", "error": None, "components": "+".join(components), "fingerprint": row.get("fingerprint")}
-    return about | flat
-
-
-def _signals(config: Mapping[str, Any]) -> list[str]:
-    """The behaviour signals that a run reads. Models over items read IDs, and the modalities they name."""
-    quantizer = config.get("quantizer")
-    if quantizer is not None:
-        return quantizer.get("components", ["text"])  # one that has no choice of them (LETTER's) reads text
-    return ["id", *config.get("recommender", {}).get("features", [])] if config else []
-
-
-def _wrong(row: Any, cell: Mapping[str, Any]) -> str | None:
-    """Why row.json cannot be this cell's."""
-    if not isinstance(row, dict):
-        return "is no object"
-    for field in SAME:
-        # Older study files name no fingerprint.
-        if cell.get(field) is not None and row.get(field) != cell[field]:
-            return f"has {field} {row.get(field)!r}, the study {cell[field]!r}"
-    scores = row.get("scores")
-    for split in SPLITS:
-        for metric in METRICS:
-            if not isinstance(scores, dict) or metric not in (scores.get(split) or {}):
-                return f"has no score {split}/{metric}"
-    return None
 
 
 def _from_file(path: Path, study: str) -> pd.DataFrame:
@@ -189,8 +133,7 @@ def _from_file(path: Path, study: str) -> pd.DataFrame:
 def checked(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """The rows with every fixed column and its type. Raises InputError that names the row which cannot be right."""
     again = "run the study again, or export its rows again"
-    optional = ("error", "note", "components", "fingerprint", "profile", "overrides", *SCORES)
-    absent = [c for c in (*IDENTITY, *STATE) if c not in frame.columns and c not in optional]
+    absent = [c for c in (*IDENTITY, *STATE) if c not in frame.columns and c not in OPTIONAL]
     if absent and len(frame):
         raise InputError(f"{where} has no column {', '.join(absent)}", again)
     frame = frame.reindex(columns=[*dict.fromkeys([*IDENTITY, *STATE, *SCORES, *frame.columns])])
@@ -206,12 +149,17 @@ def checked(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         _refuse(frame, frame[column].isna(), column, where)
     _refuse(frame, frame["seed"].isna() | (frame["seed"] % 1 != 0), "seed", where)
     _refuse(frame, ~frame["status"].isin(STATUSES), "status", where)
-    done = frame["status"] == "done"
+    frame["stage"] = frame["stage"].where(frame["stage"].notna(), STAGES[-1])
+    _refuse(frame, ~frame["stage"].isin(STAGES), "stage", where)
+    done, scored = frame["status"] == "done", frame["stage"] == STAGES[-1]
     for column in SCORES:
-        _refuse(frame, done & ~frame[column].between(0.0, 1.0), column, where)
-        frame.loc[~done, column] = float("nan")
+        _refuse(frame, done & scored & ~frame[column].between(0.0, 1.0), column, where)
+        frame.loc[~(done & scored), column] = float("nan")
+    if not scored.all():
+        frame = frame if COLLISIONS in frame else frame.assign(**{COLLISIONS: float("nan")})
+        _refuse(frame, done & ~scored & ~frame[COLLISIONS].ge(0.0), COLLISIONS, where)
     frame["seed"] = frame["seed"].astype("int64")
-    twice = frame.duplicated(["study", "dataset", "method", "seed"])
+    twice = frame.duplicated(["study", "dataset", "method", "seed", "setting"])
     if twice.any():
         raise InputError(f"{where} has {_name(frame[twice].iloc[0])} twice", again)
     return frame

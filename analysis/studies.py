@@ -34,6 +34,8 @@ def _checked(described: Any, where: str) -> dict[str, Any]:
         wrong = [
             f for f in CELL if not isinstance(cell, dict) or not isinstance(cell.get(f), int if f == "seed" else str)
         ]
+        if not wrong and not isinstance(cell.get("setting"), str | None):
+            raise InputError(f"{where} has a cell with setting {cell['setting']!r}", AGAIN)
         if wrong:
             raise InputError(f"{where} has a cell without {', '.join(wrong)}", AGAIN)
     return described

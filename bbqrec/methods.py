@@ -56,7 +56,7 @@ def _item_model(label: str, recommender: TrainingConfig) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "bbqrec": _variant("BBQRec", ("Table 2", "Table 3", "Table 4", "Figure 4")),
+    "bbqrec": _variant("BBQRec", ("Table 2", "Table 3", "Table 4", "Table 5", "Table 6", "Figure 4")),
     "bbqrec/no-mim": _variant("w/o MIM", ("Table 3",), disentangle=False),
     "bbqrec/no-rec": _variant("w/o Rec", ("Table 3",), contrastive=False, components=("text", "image")),
     "bbqrec/no-u": _variant("w/o U", ("Table 3",), shared=False),
@@ -67,7 +67,7 @@ METHODS: dict[str, Method] = {
     "bbqrec/no-image": _variant("w/o image", ("Figure 4",), components=("id", "text")),
     "tiger": _variant(
         "TIGER",
-        ("Table 2",),
+        ("Table 2", "Table 5", "Table 6"),
         {"similarity": False, "disambiguate": True},
         components=("text",),
         disentangle=False,

@@ -11,7 +11,7 @@ from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset
 from bbqrec.stages import RECOMMENDER, load_codes
 from bbqrec.store import Store
-from bbqrec.tasks import build_task
+from bbqrec.tasks import GenerativeTask, ItemRankingTask, build_task
 
 
 def recommend(store: Store, run_key: str, dataset: Dataset, user_id: str, k: int) -> list[tuple[str, str, float]]:
@@ -32,12 +32,18 @@ def recommend(store: Store, run_key: str, dataset: Dataset, user_id: str, k: int
             f"user {user_id!r} is not in data set {dataset.name}",
             f"use one of its user IDs, such as {dataset.user_ids[0]}",
         )
-    codes = None if run.quantizer is None else load_codes(run, store)
-    task = build_task(run.recommender, dataset, codes, run.seed, torch.device("cpu"))
-    task.model.load_state_dict(load(store.read_bytes(RECOMMENDER, run_key, "model.safetensors")))
+    task = load_task(run, store, dataset, torch.device("cpu"))
     start, end = dataset.offsets[found[0]], dataset.offsets[found[0] + 1]
     history = torch.from_numpy(dataset.items[start:end][-run.recommender.max_history :].astype("int64"))[None]
     return [(str(dataset.item_ids[item]), str(dataset.titles[item]), score) for item, score in task.best(history, k)]
+
+
+def load_task(run: RunConfig, store: Store, dataset: Dataset, device: torch.device) -> GenerativeTask | ItemRankingTask:
+    """A finished run with its selected weights. Raises InputError if the store lacks it or its quantizer."""
+    codes = None if run.quantizer is None else load_codes(run, store)
+    task = build_task(run.recommender, dataset, codes, run.seed, device)
+    task.model.load_state_dict(load(store.read_bytes(RECOMMENDER, run.recommender_key, "model.safetensors")))
+    return task
 
 
 def _same_version(config: dict[str, Any], run_key: str) -> RunConfig:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import tyro
 from rich.console import Console
@@ -24,6 +24,14 @@ log = logging.getLogger(__name__)
 
 EMBEDDED = "synthetic"
 """Name of the data set that comes with the program."""
+
+
+class Command(Protocol):
+    """What `main` runs: the options of a file of this folder, `name`.py."""
+
+    name: ClassVar[str]
+
+    def run(self, console: Console, command: str) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +59,7 @@ class StudyCommand:
     gpus_per_run: float | None = None
     """GPUs of each run, also fractions such as 0.25. Default: 1 if there are any, else 0."""
     cpus_per_run: float | None = None
-    """CPUs of each run. Default: so many that the study's recommenders fill the machines, at least 1."""
+    """CPUs of each run. Default: so many that the runs of the cells fill the machines, at least 1."""
     max_concurrent: int | None = None
     """Runs side by side at most. Default: as many as fit."""
     dashboard: bool = False
@@ -61,6 +69,10 @@ class StudyCommand:
 
     name: ClassVar[str]
     prints: ClassVar[tuple[str, ...]] = ()
+
+    def options(self) -> dict[str, Any]:
+        """Further options of the Study: what it varies, and what it needs no recommenders for."""
+        return {}
 
     def run(self, console: Console, command: str) -> int:
         """Exit status: 0 with every cell done, 1 if one failed, 130 after an interrupt."""
@@ -78,11 +90,12 @@ class StudyCommand:
             datasets=self.dataset or (Path(EMBEDDED),),
             seeds=self.seeds,
             profile=self.profile or ("small" if self.dataset else "tiny"),
-            overrides=_overrides(self.set),
+            overrides=overrides(self.set),
+            **self.options(),
         )
         store = Store(self.store, writable=not (self.dry_run and self.dataset))  # the embedded data set lies there
         if not self.dataset:
-            study = replace(study, datasets=(_embedded(store),))
+            study = replace(study, datasets=(embedded(store),))
         plan = study.plan(store)
         console.print(plan.table())
         console.print(plan.scope(), highlight=False, markup=False, soft_wrap=True)
@@ -97,8 +110,8 @@ class StudyCommand:
         return _status(ledger)
 
 
-def main(study: type[StudyCommand], args: Sequence[str] | None = None) -> int:
-    """Run a study's command line; bad input ends in one line on stderr and exit status 2."""
+def main(study: type[Command], args: Sequence[str] | None = None) -> int:
+    """Run a command line; bad input ends in one line on stderr and exit status 2."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING, stream=sys.stdout)
     words = list(sys.argv[1:] if args is None else args)
     try:
@@ -125,20 +138,20 @@ def _completed(words: list[str]) -> list[str]:
     return completed
 
 
-def _overrides(pairs: Sequence[str]) -> dict[str, str]:
+def overrides(pairs: Sequence[str]) -> dict[str, str]:
     """NAME=VALUE words as a dict."""
-    overrides: dict[str, str] = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not (name and sign and value):
             raise InputError(f"--set {pair!r} is not of the form NAME=VALUE", "write for instance recommender.epochs=3")
-        if name in overrides:
+        if name in found:
             raise InputError(f"--set {name} is given twice", "give it once")
-        overrides[name] = value
-    return overrides
+        found[name] = value
+    return found
 
 
-def _embedded(store: Store) -> Path:
+def embedded(store: Store) -> Path:
     """Folder of the embedded data set: in a local store, else in the user's cache.
 
     Generated if it is not there, and anew if other options or another version of the generator made what is there.

@@ -73,7 +73,7 @@ def launch(
 
 def _run(ledger: Ledger, resources: Resources, console: Console, stages: str) -> None:
     plan = ledger.plan
-    cpus, gpus, slots = allot(resources, nodes(), plan.count("recommender"))
+    cpus, gpus, slots = allot(resources, nodes(), len({cell.run_key for cell in plan.cells}))
     if slots < 1:
         what = f"a run of {cpus:g} CPUs and {gpus:g} GPUs fits on no node"
         if resources.cluster is None:

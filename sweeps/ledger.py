@@ -107,6 +107,7 @@ class Ledger:
             "key": self.plan.key,
             "created": self.created,
             "command": self.command,
+            "stage": study.stage,
             "profile": study.profile,
             "overrides": dict(study.overrides),
             "cells": self.cells(),

@@ -8,6 +8,7 @@ import itertools
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,29 +17,16 @@ from rich.table import Table
 from bbqrec.config import digest
 from bbqrec.data import load_dataset, require_targets
 from bbqrec.errors import InputError, require_known
-from bbqrec.methods import METHODS, has_field, lacking, run_config
+from bbqrec.methods import METHODS, has_field, run_config
 from bbqrec.profiles import PROFILES
 from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset
 from bbqrec.store import Store
+from sweeps.cell import Cell, described, note
 
 log = logging.getLogger(__name__)
 
 Stage = Literal["quantizer", "recommender"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One method on one data set with one seed, and the keys of the recommender and quantizer that it shows."""
-
-    method: str
-    label: str
-    dataset: str
-    fingerprint: str
-    seed: int
-    quantizer_key: str | None
-    run_key: str
-    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +70,7 @@ class Plan:
 
     @property
     def missing(self) -> tuple[Run, ...]:
-        """What has to be computed: the cells' recommenders, and what they need as far as it is not there."""
+        """What has to be computed: the cells' runs, and what they need as far as it is not there."""
         needed: set[str] = set()
         for cell in self.cells:
             chain = [cell.run_key, *self.behind(cell.run_key)]
@@ -94,7 +82,8 @@ class Plan:
         """Runs that the cells would take if none were shared."""
         with_quantizer = sum(cell.quantizer_key is not None for cell in self.cells)
         taught = sum(METHODS[cell.method].teacher is not None for cell in self.cells)
-        return {"quantizer": with_quantizer, "recommender": len(self.cells) + taught}
+        shown = len(self.cells) if self.study.stage == "recommender" else 0
+        return {"quantizer": with_quantizer, "recommender": shown + taught}
 
     def count(self, stage: Stage, keys: Collection[str] | None = None) -> int:
         """Unique runs of a stage, among `keys` if given."""
@@ -119,6 +108,7 @@ class Plan:
             "seeds": [str(seed) for seed in range(study.seeds)],
             "profile": [study.profile],
             "set": [f"{field}={value}" for field, value in study.overrides.items()],
+            "settings": [words for setting in study.settings if (words := described(setting))],
         }
         return "\n".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
 
@@ -140,7 +130,11 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What to compare. `datasets` are canonical folders; `overrides` are dotted fields of RunConfig."""
+    """What to compare. `datasets` are canonical folders; `overrides` are dotted fields of RunConfig.
+
+    `settings` are further overrides, of which every cell has one: a value of what the study varies. `stage` is the one
+    whose run the cells show; a study of quantizers trains no recommenders but teachers.
+    """
 
     name: str
     methods: tuple[str, ...]
@@ -148,15 +142,21 @@ class Study:
     seeds: int = 1
     profile: str = "small"
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    settings: tuple[Mapping[str, Any], ...] = ({},)
+    stage: Stage = "recommender"
 
     def __post_init__(self) -> None:
         for method in self.methods:
             require_known("variant", method, METHODS)
+            if self.stage == "quantizer" and METHODS[method].quantizer is None:
+                raise InputError(f"variant {method} has no quantizer", "leave it out of this study")
         require_known("profile", self.profile, PROFILES)
         if self.seeds < 1:
             raise InputError(f"--seeds {self.seeds} is not a number of seeds", "give 1 or more")
-        if not self.methods or not self.datasets:
+        if not self.methods or not self.datasets or not self.settings:
             raise InputError("the study has no cells", "give at least one variant and one data set")
+        if varied := set(self.overrides) & set().union(*self.settings):
+            raise InputError(f"--set {min(varied)} is what this study varies", "leave it out")
 
     def plan(self, store: Store) -> Plan:
         """The graph of runs. Raises InputError for a bad folder, data set or override, or two data sets of one name."""
@@ -165,13 +165,15 @@ class Study:
         folders: dict[str, str] = {}
         for folder, dataset in self._load():
             folders[dataset.fingerprint] = str(folder)
-            for seed in range(self.seeds):
+            for seed, setting in product(range(self.seeds), self.settings):
                 first: dict[str, str] = {}
                 for method in dict.fromkeys(self.methods):
-                    overrides = self._own(method)
+                    overrides = self._own(method, {**self.overrides, **setting})
                     run = run_config(method, dataset, seed, self.profile, overrides)
-                    same = first.setdefault(run.recommender_key, method)
-                    for stage_run in _stages(run, method, str(folder)):
+                    stages = _stages(run, method, str(folder), setting)
+                    stages = stages if self.stage == "recommender" else stages[:-1]
+                    same = first.setdefault(stages[-1].key, method)
+                    for stage_run in stages:
                         runs.setdefault(stage_run.key, stage_run)
                     cells.append(
                         Cell(
@@ -180,9 +182,10 @@ class Study:
                             dataset=dataset.name,
                             fingerprint=dataset.fingerprint,
                             seed=seed,
+                            setting=described(setting),
                             quantizer_key=run.quantizer_key,
-                            run_key=run.recommender_key,
-                            note=_note(method, same, dataset, set(self.overrides) - set(overrides)),
+                            run_key=stages[-1].key,
+                            note=note(method, same, dataset, {*self.overrides, *setting} - set(overrides)),
                         )
                     )
         runs = dict(sorted(runs.items(), key=lambda item: item[1].stage))  # quantizers first
@@ -192,10 +195,10 @@ class Study:
         done = frozenset([*scores, *(key for key in quantizers if store.has("quantizer", key))])
         return Plan(study=self, cells=tuple(cells), runs=runs, done=done, scores=scores, folders=folders)
 
-    def _own(self, method: str) -> dict[str, Any]:
+    def _own(self, method: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The overrides for a method: those that it has a field for, and those that no method has: an error."""
-        others = [path for path in self.overrides if any(has_field(other, path) for other in self.methods)]
-        return {p: value for p, value in self.overrides.items() if p not in others or has_field(method, p)}
+        others = [path for path in overrides if any(has_field(other, path) for other in self.methods)]
+        return {p: value for p, value in overrides.items() if p not in others or has_field(method, p)}
 
     def _load(self) -> list[tuple[Path, Dataset]]:
         """Each data set once, under its absolute folder (workers change their working directory)."""
@@ -211,27 +214,17 @@ class Study:
         return list(loaded.values())
 
 
-def _stages(run: RunConfig, method: str, folder: str) -> list[Run]:
+def _stages(run: RunConfig, method: str, folder: str, setting: Mapping[str, Any]) -> list[Run]:
     """The runs that a method's run consists of: its teacher's, its quantizer, its recommender."""
     about: dict[str, Any] = {"config": run, "folder": folder}
-    name, stages = f"{run.dataset} {method} seed {run.seed}", []
+    name, stages = " ".join(filter(None, (run.dataset, method, f"seed {run.seed}", described(setting)))), []
     if run.teacher is not None:
-        stages += _stages(run.teacher, str(METHODS[method].teacher), folder)
+        stages += _stages(run.teacher, str(METHODS[method].teacher), folder, {})
     if run.quantizer_key is not None:
         needs = None if run.teacher is None else run.teacher.recommender_key
         stages.append(Run(stage="quantizer", key=run.quantizer_key, name=f"{name} quantizer", needs=needs, **about))
     about |= {"name": f"{name} recommender", "needs": run.quantizer_key}
     return [*stages, Run(stage="recommender", key=run.recommender_key, **about)]
-
-
-def _note(method: str, same: str, dataset: Dataset, without: Collection[str]) -> str | None:
-    """What a reader of the cell has to know: modalities that the data set lacks, overrides that are not this method's,
-    and that the run is another's too."""
-    absent = lacking(method, dataset)
-    notes = [f"without {' and '.join(absent)}: {dataset.name} has none"] if absent else []
-    notes += [f"has no field {path}" for path in sorted(without)]
-    notes += [f"the same run as {same}"] if same != method else []
-    return "; ".join(notes) or None
 
 
 def _score(store: Store, key: str) -> float | None:

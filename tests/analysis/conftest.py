@@ -1,5 +1,6 @@
 """Generated studies: rows with planted scores, and stores that hold them."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from planted import LEVEL, ranks_of
 
+from analysis.baselines import TABLE_2
+from analysis.labels import METHOD_LABELS
 from analysis.rows import METRICS, SPLITS, checked
+from bbqrec.metrics import scores
 from bbqrec.store import Store
 
 LABELS = {
@@ -23,7 +28,6 @@ LABELS = {
     "bbqrec/no-text": "w/o text",
     "bbqrec/no-image": "w/o image",
 }
-LEVEL = {"beauty": 0.08, "sports": 0.05, "clothing": 0.04, "toys": 0.097, "synthetic": 0.21}
 RATIO = {"recall@5": 1.0, "recall@10": 1.37, "ndcg@5": 0.7, "ndcg@10": 0.82}
 
 
@@ -33,7 +37,7 @@ def key_of(dataset: str, method: str, seed: int) -> str:
 
 def scores_of(dataset: str, method: str, seed: int) -> dict[str, dict[str, float]]:
     """Every method loses a fixed share of the full model's score; seeds lie 2 % apart."""
-    level = LEVEL[dataset] * (1 - 0.03 * list(LABELS).index(method)) * (1 + 0.02 * seed)
+    level = LEVEL[dataset] * (1 - 0.03 * list(METHOD_LABELS).index(method)) * (1 + 0.02 * seed)
     return {s: {m: level * RATIO[m] * (1.1 if s == "valid" else 1.0) for m in METRICS} for s in SPLITS}
 
 
@@ -142,7 +146,7 @@ def write_study() -> Callable[..., None]:
         cells = [
             {
                 "method": m,
-                "label": LABELS[m],
+                "label": METHOD_LABELS[m].plain,
                 "dataset": d,
                 "fingerprint": "f" * 64,
                 "seed": s,
@@ -158,3 +162,44 @@ def write_study() -> Callable[..., None]:
         store.write_json("study/ablations.json", about | changes)
 
     return write
+
+
+@pytest.fixture
+def make_baselines() -> Callable[..., tuple[pd.DataFrame, dict[str, np.ndarray]]]:
+    """Rows of a finished comparison of methods, and the ranks behind their scores."""
+
+    def make(datasets=("toys",), methods=TABLE_2.methods, seeds=1) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        rows, ranks = [], {}
+        for dataset, seed, method in itertools.product(datasets, range(seeds), methods):
+            key = key_of(dataset, method, seed)
+            found = ranks_of(dataset, method, seed)
+            ranks[key] = np.minimum(found, 11).astype(np.int64)
+            rows.append(
+                {"study": "baselines", "profile": "small", "overrides": "", "note": None, "fingerprint": "f" * 64}
+                | {"method": method, "label": METHOD_LABELS[method].plain, "dataset": dataset, "seed": seed}
+                | {"status": "done", "error": None, "run_key": key, "quantizer_key": None}
+                | {"components": "id+text+image" if method == "bbqrec" else "id"}
+                | {f"{split}/{metric}": value for split in SPLITS for metric, value in scores(found).items()}
+            )
+        return checked(pd.DataFrame(rows), "made rows"), ranks
+
+    return make
+
+
+@pytest.fixture
+def make_quantizers() -> Callable[..., pd.DataFrame]:
+    """Rows of a finished study of quantizers."""
+
+    def make(datasets=("toys",), methods=("tiger", "letter", "bbqrec"), levels=(2, 3, 4), seeds=1) -> pd.DataFrame:
+        rows = [
+            {"study": "collisions", "stage": "quantizer", "profile": "paper", "overrides": "", "note": None}
+            | {"method": method, "label": METHOD_LABELS[method].plain, "dataset": dataset, "seed": seed}
+            | {"setting": f"quantizer.levels={number}", "status": "done", "error": None, "fingerprint": "f" * 64}
+            | {"run_key": f"{dataset}.{method}.{seed}.{number}", "quantizer_key": f"{dataset}.{method}.{seed}.{number}"}
+            | {"components": "id+text+image", "collisions/items": 11924}
+            | {"collisions/excess": 3000 // (number**3) // 10 ** methods.index(method) + seed}
+            for dataset, seed, number, method in itertools.product(datasets, range(seeds), levels, methods)
+        ]
+        return checked(pd.DataFrame(rows), "made rows")
+
+    return make

@@ -1,17 +1,21 @@
 """The whole report by function and by command: files, partial and empty stores, bad input."""
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from planted import ranks_of
 
 from analysis.__main__ import main
 from analysis.report import write_report
-from analysis.rows import load_rows
+from analysis.rows import export_rows, load_rows
 from bbqrec.errors import InputError
+from bbqrec.metrics import scores
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [
@@ -22,8 +26,10 @@ FILES = [
     "rows.csv",
     "table3.md",
     "table3.tex",
+    "table3_paper.md",
     "table4.md",
     "table4.tex",
+    "table4_paper.md",
 ]
 
 
@@ -95,6 +101,33 @@ def test_a_study_at_hand_needs_no_study_file(tmp_path, store, publish, write_stu
     assert len(load_rows(tmp_path / "out")) == 3
 
 
+def finish_baselines(store, publish, write_study) -> None:
+    """A comparison of two methods and a third that is not done."""
+    write_study(store, name="baselines", methods=("sasrec", "tiger", "bbqrec"))
+    store.write_json("study/baselines.json", store.load_json("study/ablations.json"))
+    for method in ("tiger", "bbqrec"):
+        ranks = ranks_of("toys", method, 0)
+        files = io.BytesIO()
+        np.save(files, ranks)
+        found = {split: scores(ranks) for split in ("valid", "test")}
+        publish(store, "toys", method, changes={"scores": found}, files={"ranks_test.npy": files.getvalue()})
+
+
+def test_the_comparison_of_methods_and_its_export(tmp_path, store, publish, write_study):
+    finish_baselines(store, publish, write_study)
+    written = write_report(store, "baselines", tmp_path / "out")
+    names = ["curves.csv", "curves.png", "ranks.npz", "rows.csv", "significance.csv"]
+    assert [p.name for p in written] == [*names, "table2.md", "table2.tex", "table2_paper.md"]
+    table = (tmp_path / "out" / "table2.md").read_text()
+    assert "Holm-corrected over the table (4 cells)." in table and "Without a result so far: Toys: SASRec." in table
+    assert len(pd.read_csv(tmp_path / "out" / "significance.csv")) == 4
+    again = write_report(tmp_path / "out", "baselines", tmp_path / "again")
+    assert {p.name: p.read_bytes() for p in again} == {p.name: p.read_bytes() for p in written}
+    (tmp_path / "out" / "ranks.npz").unlink()
+    write_report(tmp_path / "out", "baselines", tmp_path / "again")
+    assert "the ranks of the users are not at hand" in (tmp_path / "again" / "table2.md").read_text()
+
+
 def test_out_is_a_file(tmp_path, store, write_study):
     write_study(store)
     (tmp_path / "out").write_text("x")
@@ -127,6 +160,22 @@ def test_the_command_prints_a_table(store, publish, write_study, capsys):
     assert "| Toys " in capsys.readouterr().out
     assert main(["table3", "--store", store.url, "--tex"]) == 0
     assert r"\toprule" in capsys.readouterr().out
+    assert main(["table3", "--store", store.url, "--paper"]) == 0
+    assert " 0.0947 / " in capsys.readouterr().out
+
+
+def test_the_command_prints_tables_2_5_and_6(tmp_path, store, publish, write_study, make_quantizers, capsys):
+    finish_baselines(store, publish, write_study)
+    assert main(["table2", "--store", store.url]) == 0
+    assert "| Improv. |" in capsys.readouterr().out.replace("  ", "")
+    assert main(["table2", "--store", store.url, "--paper"]) == 0
+    assert "+12.04 % / " in capsys.readouterr().out
+    export_rows(make_quantizers(), tmp_path / "rows.csv")
+    assert main(["table5", "--store", str(tmp_path), "--tex"]) == 0
+    assert r"\multicolumn{2}{c}{RQ-VAE}" in capsys.readouterr().out
+    (tmp_path / "inference.json").write_text('{"about": {}, "measurements": []}')
+    assert main(["table6", "--measured", str(tmp_path)]) == 0
+    assert "nothing was measured" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -136,6 +185,10 @@ def test_the_command_prints_a_table(store, publish, write_study, capsys):
         (["report", "--store", "{store}", "--study", "nothing"], "no study 'nothing'"),
         (["table3", "--store", "{store}/study/x.csv"], "x.csv does not exist"),
         (["table4", "--store", "{store}", "--study", "a/b c"], "unknown study"),
+        (["table2", "--store", "{store}"], "no study 'baselines'"),
+        (["table2", "--store", "{store}", "--study", "ablations", "--tex", "--paper"], "--paper has no LaTeX"),
+        (["table5", "--store", "{store}", "--study", "ablations"], "a cell of the study has setting None"),
+        (["table6", "--measured", "nowhere"], "nowhere does not exist: measure first"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(store, write_study, capsys, tmp_path, monkeypatch, arguments, said):

@@ -1,26 +1,14 @@
 """Tables 3 and 4 against golden files, what is bold, and that LaTeX really sets them."""
 
-import os
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
+from rendered import DOCUMENTS, check_golden, set_by_latex
 
 from analysis.markup import escape
 from analysis.tables import TABLE_3, TABLE_4, TABLES, latex, markdown, table
 
-GOLDEN = Path(__file__).parent / "golden"
 NASTY = "".join(map(chr, range(1, 400))) + "±¬×–—‘’“”…你🙂" + "/very/long.path_without-a:space" * 12
-
-
-def check_golden(name: str, text: str) -> None:
-    """Compares with a golden file; BBQREC_UPDATE_GOLDEN=1 writes it anew. Read the difference before you commit it."""
-    path = GOLDEN / name
-    if os.environ.get("BBQREC_UPDATE_GOLDEN") == "1":
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8"), f"{name} differs from the golden file"
 
 
 @pytest.fixture
@@ -133,24 +121,8 @@ def test_escape(text, escaped):
     assert escape(text) == escaped
 
 
-@pytest.mark.parametrize("document", [r"\documentclass{article}", r"\documentclass[twocolumn]{article}"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_latex_sets_every_table(tmp_path, studies, make_rows, set_status, document):
-    if shutil.which("pdflatex") is None:
-        pytest.skip("no pdflatex on this machine (Debian: texlive-latex-base, texlive-latex-recommended, -extra)")
-    pages = [latex(table(rows, spec)) for rows in studies.values() for spec in (TABLE_3, TABLE_4)]
     nasty = set_status(make_rows(("toys",)), "failed", NASTY, method="bbqrec/s")
-    pages.append(latex(table(nasty, TABLE_4)))
-    pages.append(escape(NASTY, breakable=True))
-    body = "\n\\clearpage\n".join(pages)
-    margins = r"\usepackage[margin=2cm]{geometry}" if "twocolumn" in document else ""
-    source = f"{document}{margins}\\usepackage{{booktabs,multirow}}\n\\begin{{document}}\n{body}\n\\end{{document}}\n"
-    (tmp_path / "all.tex").write_text(source, encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
-    said = done.stdout.decode(errors="replace")
-    if "not found" in said and ".sty" in said:
-        pytest.skip("this LaTeX lacks booktabs or multirow (Debian: texlive-latex-recommended, texlive-latex-extra)")
-    assert done.returncode == 0, said[-2000:]
-    tables = said.split("all.aux", 1)[-1]
-    assert "Overfull" not in tables.rsplit("[11]", 1)[0], said[-3000:]
-    assert "Missing character" not in said
+    pages = [latex(table(rows, spec)) for rows in studies.values() for spec in (TABLE_3, TABLE_4)]
+    set_by_latex(tmp_path, document, pages, [latex(table(nasty, TABLE_4)), escape(NASTY, breakable=True)])

@@ -42,6 +42,7 @@ def test_the_study_file_says_what_was_asked_and_what_became_of_it(ledger, store)
         "dataset": "toy",
         "fingerprint": next(iter(ledger.plan.folders)),
         "seed": 0,
+        "setting": None,
         "quantizer_key": full.quantizer_key,
         "run_key": full.run_key,
         "note": None,

@@ -1,0 +1,72 @@
+"""The paired test against closed forms of Student's distribution, and Holm's correction against a worked example."""
+
+import math
+
+import numpy as np
+import pytest
+
+from analysis.significance import holm, mean_over_seeds, paired_t_test
+
+
+def test_two_users_one_degree_of_freedom():
+    """Differences 1 and 3: mean 2, deviation sqrt(2), t = 2; with one degree of freedom p = 1 - 2/pi atan(t)."""
+    found = paired_t_test(np.array([5.0, 4.0]), np.array([4.0, 1.0]))
+    assert (found.difference, found.users) == (2.0, 2)
+    assert found.t == pytest.approx(2.0)
+    assert found.p == pytest.approx(1 - 2 / math.pi * math.atan(2.0))
+
+
+def test_three_users_two_degrees_of_freedom():
+    """p = 1 - t / sqrt(t^2 + 2) for t > 0."""
+    theirs = np.array([0.3, 0.1, 0.7])
+    found = paired_t_test(theirs + np.array([1.0, 2.0, 6.0]), theirs)
+    t = 3 / math.sqrt(7 / 3)
+    assert found.t == pytest.approx(t)
+    assert found.p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+
+
+def test_two_sided_and_signed():
+    generator = np.random.default_rng(0)
+    ours, theirs = generator.random(50) + 0.5, generator.random(50)
+    better, worse = paired_t_test(ours, theirs), paired_t_test(theirs, ours)
+    assert better.p == worse.p < 0.01 and better.t == -worse.t > 0 and better.difference == -worse.difference > 0
+
+
+def test_paired_not_pooled():
+    """A small gain of every user is certain, however far the users lie apart."""
+    theirs = np.arange(40.0)
+    assert paired_t_test(theirs + 0.1 + 0.01 * (np.arange(40) % 2), theirs).p < 1e-9
+
+
+def test_no_difference_at_all():
+    same = np.array([0.0, 1.0, 0.0])
+    found = paired_t_test(same, same.copy())
+    assert (found.difference, found.t, found.p) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([1.0], [2.0]), ([1.0, 2.0], [1.0, 2.0, 3.0]), ([], [])])
+def test_what_cannot_be_paired(ours, theirs):
+    with pytest.raises(ValueError, match="paired values of shapes"):
+        paired_t_test(np.array(ours), np.array(theirs))
+
+
+@pytest.mark.parametrize(
+    ("p", "corrected"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        # .005 x 4, .01 x 3, .03 x 2, and .04 x 1, which may not come out below .06
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.4, 0.5, 0.6], [1.0, 1.0, 1.0]),
+        ([0.02, 0.02], [0.04, 0.04]),
+    ],
+)
+def test_holm(p, corrected):
+    assert holm(p) == pytest.approx(corrected)
+
+
+def test_users_are_averaged_over_seeds_by_score_not_by_rank():
+    ranks = [np.array([1, 3, 11]), np.array([5, 11, 6])]
+    assert mean_over_seeds(ranks, "recall@5").tolist() == [1.0, 0.5, 0.0]
+    expected = [(1 + 1 / math.log2(6)) / 2, 0.25, 1 / math.log2(7) / 2]
+    assert mean_over_seeds(ranks, "ndcg@10").tolist() == pytest.approx(expected)

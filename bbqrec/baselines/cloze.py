@@ -1,4 +1,4 @@
-"""Cloze training (BERT4Rec, Sun et al., CIKM 2019, Sec. 3.6): items of a history are hidden and predicted from the rest."""
+"""Cloze training (BERT4Rec, Sun et al., CIKM 2019, Sec. 3.6): hidden items of a history are predicted from the rest."""
 
 from collections.abc import Callable
 

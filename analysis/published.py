@@ -64,7 +64,7 @@ def _signals(config: Mapping[str, Any]) -> list[str]:
     """The behaviour signals that a run reads. Models over items read IDs, and the modalities they name."""
     quantizer = config.get("quantizer")
     if quantizer is not None:
-        return quantizer.get("components", [])
+        return quantizer.get("components", ["text"])  # one that has no choice of them (LETTER's) reads text
     return ["id", *config.get("recommender", {}).get("features", [])] if config else []
 
 

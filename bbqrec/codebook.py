@@ -1,11 +1,18 @@
 """The residual codebook of Sec. 4.1.2: one per level, shared by all components (or, w/o U, one per component)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+DISTANCES_IN_FLIGHT = 2**26
+"""Points times centres of one look-up of many: bounds the memory."""
+
+Choice = Callable[[Tensor, Tensor], Tensor]
+"""Residuals (R, M, D) and the level's codebooks (G, N, D) -> codes (R, M)."""
 
 
 class Quantized(NamedTuple):
@@ -32,11 +39,15 @@ class ResidualCodebook(nn.Module):
         self.codebooks = nn.Parameter(torch.randn(levels, groups, codes, width) * 0.1)
         self.register_buffer("usage", torch.zeros(levels, components, codes))
 
-    def forward(self, z: Float[Tensor, "R M D"]) -> Quantized:
-        """Nearest code of each level's residual (Eq. 5, 6). The gradient of `q` reaches the codewords only."""
+    def forward(self, z: Float[Tensor, "R M D"], last: Choice | None = None) -> Quantized:
+        """Nearest code of each level's residual (Eq. 5, 6). The gradient of `q` reaches the codewords only.
+
+        `last` chooses at the last level in place of `nearest`.
+        """
         residual, taken = z, []
-        for books in self.codebooks:
-            codes = nearest(residual.detach(), books.detach())  # (R, M)
+        for level, books in enumerate(self.codebooks):
+            choose = nearest if last is None or level + 1 < len(self.codebooks) else last
+            codes = choose(residual.detach(), books.detach())  # (R, M)
             codewords = self._lookup(books, codes)
             taken.append((codes, residual, codewords))
             # The residual subtracts a constant: each level's loss trains its own codebook only.
@@ -103,12 +114,18 @@ def nearest(z: Float[Tensor, "R M D"], books: Float[Tensor, "G N D"]) -> Int[Ten
     return distance.argmin(-1).T
 
 
+def nearest_centre(points: Float[Tensor, "P D"], centres: Float[Tensor, "k D"]) -> Int[Tensor, "P"]:
+    """`nearest` for one large codebook, so many points at a time that the distances stay in memory."""
+    parts = points.split(max(1, DISTANCES_IN_FLIGHT // len(centres)))
+    return torch.cat([nearest(part[:, None], centres[None])[:, 0] for part in parts])
+
+
 def kmeans(points: Float[Tensor, "P D"], k: int, iterations: int, generator: torch.Generator) -> Float[Tensor, "k D"]:
     """Lloyd's algorithm from k random points, repeated if there are fewer; empty clusters keep their centre."""
     order = torch.randperm(len(points), generator=generator).to(points.device)
     centres = points[order[torch.arange(k, device=points.device) % len(points)]].clone()
     for _ in range(iterations):
-        assigned = nearest(points[:, None], centres[None])[:, 0]
+        assigned = nearest_centre(points, centres)
         sums = torch.zeros_like(centres).index_add_(0, assigned, points)
         counts = torch.bincount(assigned, minlength=k)[:, None]
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)

@@ -171,6 +171,11 @@ class RecommenderConfig(TrainingConfig):
         if self.relative_max_distance <= self.relative_buckets:
             raise ValueError(f"relative_max_distance={self.relative_max_distance} must exceed {self.relative_buckets}")
 
+    @property
+    def temperature(self) -> float:
+        """Divides the logits in training; a method that has another makes it a field."""
+        return 1.0
+
 
 def at_least(config: Any, least: int, *names: str) -> None:
     """Raises ValueError for a field below `least`."""

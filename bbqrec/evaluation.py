@@ -18,8 +18,8 @@ BEAMS_IN_FLIGHT = 8192
 """Users times beam of one decoding batch: bounds the memory, never the beam."""
 SCORES_IN_FLIGHT = 2**26
 """Users times children of the root of one decoding batch: the same bound for large catalogues."""
-ITEM_SCORES_IN_FLIGHT = 2**24
-"""Users times items of one batch of a model that scores every item."""
+ITEM_SCORES_IN_FLIGHT = {"cpu": 2**21, "cuda": 2**26}
+"""Users times items of one batch of a model that scores every item; on a CPU few enough to stay in its cache."""
 
 
 @runtime_checkable
@@ -46,14 +46,15 @@ def rank_users(
 
 
 def rank_users_by_score(
-    model: ItemScorer, priority: Int[Tensor, "I"], examples: Examples, scores_in_flight: int = ITEM_SCORES_IN_FLIGHT
+    model: ItemScorer, priority: Int[Tensor, "I"], examples: Examples, scores_in_flight: int | None = None
 ) -> Int[np.ndarray, "R"]:
     """The same for a model whose `scores(history)` has a number for every item; see `score_ranks`."""
 
     def rank(batch: Batch) -> Int[Tensor, "B"]:
         return score_ranks(model.scores(batch.history), batch.target[:, 0], priority)
 
-    return _ranked(model, rank, examples, scores_in_flight // len(priority), priority.device)
+    together = (scores_in_flight or ITEM_SCORES_IN_FLIGHT[priority.device.type]) // len(priority)
+    return _ranked(model, rank, examples, together, priority.device)
 
 
 def score_ranks(scores: Float[Tensor, "B I"], target: Int[Tensor, "B"], priority: Int[Tensor, "I"]) -> Int[Tensor, "B"]:
@@ -61,12 +62,15 @@ def score_ranks(scores: Float[Tensor, "B I"], target: Int[Tensor, "B"], priority
 
     Raises FloatingPointError for a score that is not finite: every comparison with it would be false.
     """
-    if not bool(torch.isfinite(scores).all()):
+    if not bool(torch.isfinite(torch.stack(torch.aminmax(scores))).all()):
         raise FloatingPointError("an item's score is not finite")
     own = scores.gather(1, target[:, None])
-    ahead = (scores > own).sum(1)
-    tied = (scores == own) & (priority < priority[target][:, None])
-    return 1 + ahead + tied.sum(1)
+    ranks = (scores > own).sum(1) + 1
+    tied = ((scores >= own).sum(1) > ranks).nonzero()[:, 0]  # rows in which another item has the target's score
+    if len(tied):
+        before = (scores[tied] == own[tied]) & (priority < priority[target[tied]][:, None])
+        ranks[tied] += before.sum(1)
+    return ranks
 
 
 @torch.no_grad()

@@ -5,8 +5,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from bbqrec import profiles
+from bbqrec.baselines.bert4rec import BERT4RecConfig
+from bbqrec.baselines.gru4rec import GRU4RecConfig
+from bbqrec.baselines.letter import LetterQuantizerConfig, LetterRecommenderConfig
+from bbqrec.baselines.missrec import MISSRecConfig
+from bbqrec.baselines.nova_bert import NovaBERTConfig
 from bbqrec.baselines.sasrec import SASRecConfig
-from bbqrec.config import QuantizerConfig, RecommenderConfig, TrainingConfig
+from bbqrec.baselines.vqrec import VQRecConfig
+from bbqrec.config import QuantizerConfig, RecommenderConfig, StageConfig, TrainingConfig
 from bbqrec.errors import InputError, require_known
 from bbqrec.overrides import from_json, with_overrides
 from bbqrec.profiles import PROFILES, Overrides
@@ -24,7 +30,7 @@ class Method:
     label: str
     table: tuple[str, ...]
     recommender: TrainingConfig
-    quantizer: QuantizerConfig | None = None
+    quantizer: StageConfig | None = None
     teacher: str | None = None
     profiles: Mapping[str, Overrides]
 
@@ -68,8 +74,22 @@ METHODS: dict[str, Method] = {
         contrastive=False,
         unquantized_share=0.0,
     ),
+    "gru4rec": _item_model("GRU4Rec", GRU4RecConfig()),
+    "bert4rec": _item_model("BERT4Rec", BERT4RecConfig()),
     "sasrec": _item_model("SASRec", SASRecConfig()),
+    "gru4rec-f": _item_model("GRU4Rec_F", GRU4RecConfig(features=("text", "image"))),
     "sasrec-f": _item_model("SASRec_F", SASRecConfig(features=("text", "image"))),
+    "nova-bert": _item_model("NOVA-BERT", NovaBERTConfig()),
+    "missrec": _item_model("MISSRec", MISSRecConfig()),
+    "vq-rec": _item_model("VQ-Rec", VQRecConfig()),
+    "letter": Method(
+        label="LETTER",
+        table=("Table 2", "Table 5"),
+        quantizer=LetterQuantizerConfig(),
+        recommender=LetterRecommenderConfig(),
+        teacher="sasrec",
+        profiles=profiles.LETTER,
+    ),
 }
 
 KINDS = {config.kind: type(config) for m in METHODS.values() for config in (m.quantizer, m.recommender) if config}
@@ -99,6 +119,7 @@ def run_config(
     if chosen.teacher is not None:
         taught = {path: value for path, value in overrides.items() if has_field(chosen.teacher, path)}
         teacher = run_config(chosen.teacher, dataset, seed, profile, taught)
+        overrides = {path: value for path, value in overrides.items() if _has_own(method, path) or path not in taught}
     run = RunConfig(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -115,7 +136,12 @@ def run_config(
 
 
 def has_field(method: str, path: str) -> bool:
-    """Whether a method's configuration has the field that a dotted override names."""
+    """Whether a method's configuration, or its teacher's, has the field that a dotted override names."""
+    teacher = METHODS[method].teacher
+    return _has_own(method, path) or (teacher is not None and has_field(teacher, path))
+
+
+def _has_own(method: str, path: str) -> bool:
     stage, _, name = path.partition(".")
     config = getattr(METHODS[method], stage, None) if stage in ("quantizer", "recommender") else None
     return config is not None and name in {field.name for field in fields(config)}
@@ -146,7 +172,7 @@ def lacking(method: str, dataset: Dataset) -> tuple[str, ...]:
 
 def _served(config: Any, method: str, dataset: Dataset) -> Any:
     """The config without the modalities that the data set has no features for."""
-    name = "components" if isinstance(config, QuantizerConfig) else "features"
+    name = "features" if isinstance(config, TrainingConfig) else "components"
     absent = [m for m in _modalities(config) if not _has(dataset, m)]
     if not absent:
         return config
@@ -164,9 +190,9 @@ def _served(config: Any, method: str, dataset: Dataset) -> Any:
 
 def _modalities(config: Any) -> tuple[str, ...]:
     """The modalities whose features a stage reads."""
-    if isinstance(config, QuantizerConfig):
-        return config.modalities
-    return tuple(getattr(config, "features", ()))
+    if isinstance(config, TrainingConfig):
+        return tuple(getattr(config, "features", ()))
+    return () if config is None else config.modalities
 
 
 def _has(dataset: Dataset, modality: str) -> bool:

@@ -53,10 +53,37 @@ GENERATIVE: Mapping[str, Overrides] = {
 }
 """Quantizer and generator: BBQRec, its variants, TIGER."""
 
+_LETTER_QUANTIZER: Mapping[str, Overrides] = {
+    "paper": {},
+    "small": {
+        "quantizer.width": 64,
+        "quantizer.hidden": 256,
+        "quantizer.epochs": 10,
+    },
+    "tiny": {
+        "quantizer.codes": 32,
+        "quantizer.width": 32,
+        "quantizer.hidden": 64,
+        "quantizer.batch_items": 128,
+        "quantizer.learning_rate": 2e-3,
+        "quantizer.epochs": 15,
+    },
+}
+
+LETTER: Mapping[str, Overrides] = {
+    name: {
+        **_LETTER_QUANTIZER[name],
+        **{path: value for path, value in changes.items() if path.startswith("recommender.")},
+    }
+    for name, changes in GENERATIVE.items()
+}
+"""A tokenizer of its own, the generator of the others."""
+
 ITEM_MODELS: Mapping[str, Overrides] = {
     "paper": {},
     "small": {
-        "recommender.epochs": 40,
+        "recommender.batch_size": 128,
+        "recommender.epochs": 25,
         "recommender.validation_users": 4000,
     },
     "tiny": {

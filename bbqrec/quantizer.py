@@ -1,6 +1,6 @@
 """Stage 1 (Sec. 4.1): text, image and ID of an item -> behaviour-aligned latents -> codes of one shared codebook."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,21 +193,27 @@ class Quantizer(nn.Module):
         return total
 
     @torch.no_grad()
-    def codes(self, num_items: int, chunk: int = 8192) -> Codes:
-        """Codes and v (Eq. 10) of the whole catalogue, in evaluation mode."""
+    def catalogue(
+        self, num_items: int, take: Callable[[Quantized], tuple[Tensor, ...]], chunk: int = 8192
+    ) -> list[np.ndarray]:
+        """What `take` takes of the whole catalogue quantized in evaluation mode, a chunk of items at a time."""
         was_training = self.training
         self.eval()
         device = self.codebook.codebooks.device
-        codes, vectors = [], []
+        parts = []
         for start in range(0, num_items, chunk):
-            quantized = self.codebook(self.encode(torch.arange(start, min(start + chunk, num_items), device=device)))
-            codes.append(quantized.codes.cpu().numpy())
-            vectors.append(quantized.q.flatten(1).cpu().numpy())
+            items = torch.arange(start, min(start + chunk, num_items), device=device)
+            parts.append([part.cpu().numpy() for part in take(self.codebook(self.encode(items)))])
         self.train(was_training)
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+    def codes(self, num_items: int, chunk: int = 8192) -> Codes:
+        """Codes and v (Eq. 10) of the whole catalogue."""
+        codes, vectors = self.catalogue(num_items, lambda found: (found.codes, found.q.flatten(1)), chunk)
         return Codes(
             components=self.config.components,
-            codes=np.concatenate(codes),
-            vectors=np.concatenate(vectors),
+            codes=codes,
+            vectors=vectors,
             codebooks=self.codebook.per_component().cpu().numpy(),
         )
 

@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from bbqrec import codebook_upkeep
 from bbqrec.checkpoint import pack, unpack
-from bbqrec.codebook import Quantized, perplexity
+from bbqrec.codebook import Quantized
 from bbqrec.config import QuantizerConfig
 from bbqrec.data import batches, training_windows
 from bbqrec.losses import total
 from bbqrec.mutual_information import log_likelihood, saturation
 from bbqrec.quantizer import Quantizer, QuantizerOutput
 from bbqrec.schema import PAD, Dataset
-from bbqrec.semantic_ids import collisions
 from bbqrec.training import Averages, epoch_generator, learning_rate, require_finite
 
 
@@ -58,29 +58,22 @@ class QuantizerTrainer:
             require_finite(terms, self.epoch + 1, step)
             averages.add(terms, float(len(rows)))
             last = output.quantized
-        health = {} if last is None else self._health() | {"restarted_codes": float(self._restart(last, generator))}
+        health = {} if last is None else self._upkeep(last, generator)
         self.epoch += 1
         return averages.means() | health | {"gamma": gamma, "seconds": time.perf_counter() - started}
 
-    def _restart(self, last: Quantized, generator: torch.Generator) -> int:
-        """Codes that the epoch did not use start again from residuals of its last batch; the usage is forgotten.
-
-        Not after the last epoch: a fresh code that nothing has been trained on would change the final codes.
-        """
-        if not self.config.restart_dead_codes or self.epoch + 1 >= self.config.epochs:
-            self.model.codebook.usage.zero_()
-            return 0
-        replaced = self.model.codebook.restart(last.residuals.detach(), generator)
-        self._forget(replaced)
-        return sum(len(codes) for _, _, codes in replaced)
+    def _upkeep(self, last: Quantized, generator: torch.Generator) -> dict[str, float]:
+        """The codebook's health, and fresh codes for those that the epoch did not use."""
+        config, codebook = self.config, self.model.codebook
+        health = codebook_upkeep.health(codebook, config.components, self.model.codes(self.num_items).codes)
+        wanted = config.restart_dead_codes and self.epoch + 1 < config.epochs
+        replaced = codebook_upkeep.restart(codebook, self.optimizer, last, generator, wanted)
+        return health | {"restarted_codes": float(replaced)}
 
     def start_codebook(self, generator: torch.Generator) -> None:
-        """k-means of the latents of at most 16,384 items that occur in training."""
+        """k-means of the latents of items that occur in training windows."""
         seen = np.unique(self.windows.items[self.windows.items != PAD])
-        pick = torch.randperm(len(seen), generator=generator)[:16384].numpy()
-        with torch.no_grad():
-            z = self.model.encode(torch.from_numpy(seen[pick]).to(self.device))
-        self.model.codebook.initialise(z, self.config.kmeans_iterations, generator)
+        codebook_upkeep.start(self.model.codebook, self.model.encode, seen, self.config.kmeans_iterations, generator)
 
     def step(
         self, rows: Int[np.ndarray, "B"], gamma: float, quantize: bool
@@ -118,26 +111,6 @@ class QuantizerTrainer:
             terms = {f"club/{n}_likelihood": value.detach() for n, value in likelihood.items()}
             terms |= {f"club/{n}_saturation": saturation(spread.detach()) for n, (_, spread) in fits.items()}
         return terms
-
-    def _forget(self, replaced: list[tuple[int, int, Tensor]]) -> None:
-        """A restarted code starts without the moments of the code it replaced."""
-        state = self.optimizer.state.get(self.model.codebook.codebooks, {})
-        for level, group, codes in replaced:
-            for name in ("exp_avg", "exp_avg_sq"):
-                if name in state:
-                    state[name][level, group, codes] = 0.0
-
-    def _health(self) -> dict[str, float]:
-        """Codes in use and perplexity per level and component, and the collisions of the whole catalogue."""
-        usage = self.model.codebook.usage
-        spread, used = perplexity(usage), (usage > 0).sum(-1)
-        health = {}
-        for level in range(self.config.levels):
-            for number, component in enumerate(self.config.components):
-                health[f"codes/perplexity_{level}_{component}"] = float(spread[level, number])
-                health[f"codes/used_{level}_{component}"] = float(used[level, number])
-        count = collisions(self.model.codes(self.num_items).codes)
-        return health | {"codes/colliding_items": float(count.colliding_items), "codes/excess": float(count.excess)}
 
     def _parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
         parts: dict[str, torch.nn.Module | torch.optim.Optimizer] = {"model": self.model, "optimizer": self.optimizer}

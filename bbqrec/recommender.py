@@ -204,4 +204,5 @@ class Recommender(nn.Module):
     def loss(self, batch: Batch, label_smoothing: float = 0.0) -> Float[Tensor, ""]:
         """Mean cross-entropy of the counted targets' codes (Eq. 1)."""
         counted = batch.target[batch.visible > 0]
-        return next_codes(self(batch), self.item_codes[counted], label_smoothing)
+        logits = self.code_logits(self.states(batch) / self.config.temperature)  # of fewer numbers than the logits
+        return next_codes(logits, self.item_codes[counted], label_smoothing)

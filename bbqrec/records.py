@@ -10,6 +10,7 @@ import torch
 
 from bbqrec import provenance as origin
 from bbqrec.config import RecommenderConfig
+from bbqrec.letter_training import LetterTrainer
 from bbqrec.metrics import scores
 from bbqrec.quantizer_training import QuantizerTrainer
 from bbqrec.recommender_training import SELECTION, RecommenderTrainer
@@ -57,12 +58,17 @@ class RunLog:
 
 
 def quantizer_row(
-    key: str, trainer: QuantizerTrainer, codes: Codes, log: RunLog, device: torch.device, given: Mapping[str, Any]
+    key: str,
+    trainer: QuantizerTrainer | LetterTrainer,
+    codes: Codes,
+    log: RunLog,
+    device: torch.device,
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Codebook health of the last epoch, collisions of the raw codes, costs and provenance of stage 1."""
     return {
         "key": key,
-        "collisions": _collisions(codes.codes),
+        "collisions": _collisions(codes.codes if codes.raw is None else codes.raw),
         "codebook": {name: value for name, value in log.metrics[-1].items() if name.startswith("codes/")},
         "costs": {
             "seconds": log.seconds,

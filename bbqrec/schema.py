@@ -58,13 +58,15 @@ class Dataset:
 class Codes:
     """What stage 1 leaves: each item's codes and its quantized vector v (Eq. 10), with the codebooks they came from.
 
-    `codebooks` has one entry per level and component; with a shared codebook the entries of a level are equal.
+    `codebooks` has one entry per level and component; with a shared codebook the entries of a level are equal. `raw`
+    are the nearest codes where `codes` are others (LETTER).
     """
 
     components: tuple[str, ...]
     codes: Int[np.ndarray, "I L M"]
     vectors: Float[np.ndarray, "I MD"]
     codebooks: Float[np.ndarray, "L M N D"]
+    raw: Int[np.ndarray, "I L M"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors.torch import save
 
+from bbqrec.baselines.letter import LetterQuantizerConfig
 from bbqrec.config import QuantizerConfig, TrainingConfig, to_json
 from bbqrec.data import require_targets
 from bbqrec.errors import Diverged, InputError
+from bbqrec.letter_training import LetterTrainer
 from bbqrec.quantizer_training import QuantizerTrainer
 from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.records import RunLog, quantizer_row, recommender_row, to_bytes
@@ -54,18 +57,20 @@ def run_quantizer(
     provenance: Mapping[str, Any] | None = None,
     device: str = "auto",
 ) -> Iterator[EpochReport]:
-    """Stage 1. Publishes codes, vectors, codebooks (npy), model.safetensors, config.json, metrics.jsonl, row.json."""
+    """Stage 1. Publishes codes, vectors, codebooks (npy), model.safetensors, config.json, metrics.jsonl, row.json.
+
+    Raises InputError if the run has a teacher and its item vectors are not in the store.
+    """
     key = run.quantizer_key
-    if key is None:
+    if run.quantizer is None or key is None:
         raise ValueError(f"{run.recommender.kind} has no quantizer")
     if store.has(QUANTIZER, key):
         return
     _check_data(run, dataset)
     place = resolve_device(device)
     log = RunLog.begin()
-    assert isinstance(run.quantizer, QuantizerConfig)
-    trainer = QuantizerTrainer(run.quantizer, dataset, run.seed, place)
-    yield from _epochs(QUANTIZER, key, run.quantizer, trainer, store, attempt, log)
+    trainer = _quantizer_trainer(run, dataset, store, place)
+    yield from _epochs(QUANTIZER, key, trainer.config, trainer, store, attempt, log)
     codes = trainer.model.codes(dataset.num_items)
     row = quantizer_row(key, trainer, codes, log, place, provenance or {})
     _publish(
@@ -150,6 +155,12 @@ def load_codes(run: RunConfig, store: Store) -> Codes:
     )
 
 
+def load_item_vectors(teacher: RunConfig, store: Store) -> Float[np.ndarray, "I E"]:
+    """The item vectors of a published run. Raises InputError if they are missing or damaged."""
+    vectors = store.read_bytes(RECOMMENDER, teacher.recommender_key, "item_vectors.npy")
+    return np.load(io.BytesIO(vectors), allow_pickle=False)
+
+
 def resolve_device(name: str) -> torch.device:
     """ "auto" is the GPU if there is one."""
     if name == "auto":
@@ -159,10 +170,23 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _quantizer_trainer(
+    run: RunConfig, dataset: Dataset, store: Store, place: torch.device
+) -> QuantizerTrainer | LetterTrainer:
+    """The loop of the run's kind of quantizer."""
+    if isinstance(run.quantizer, LetterQuantizerConfig):
+        if run.teacher is None:
+            raise ValueError(f"{run.quantizer.kind} has no teacher")
+        vectors = load_item_vectors(run.teacher, store)
+        return LetterTrainer(run.quantizer, dataset, vectors, run.seed, place)
+    assert isinstance(run.quantizer, QuantizerConfig)
+    return QuantizerTrainer(run.quantizer, dataset, run.seed, place)
+
+
 def _epochs(
     stage: str,
     key: str,
-    config: QuantizerConfig | TrainingConfig,
+    config: QuantizerConfig | LetterQuantizerConfig | TrainingConfig,
     trainer: Trainer,
     store: Store,
     attempt: str,

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bbqrec.baselines import sasrec
+from bbqrec.baselines import bert4rec, gru4rec, missrec, nova_bert, sasrec, vqrec
 from bbqrec.config import RecommenderConfig, TrainingConfig
 from bbqrec.data import Batch
 from bbqrec.decoding import DeviceTrie, item_lists
@@ -98,7 +98,14 @@ class ItemRankingTask:
         return [(int(item), float(scores[item])) for item in order]
 
 
-ITEM_MODELS: Mapping[type[TrainingConfig], Any] = {sasrec.SASRecConfig: sasrec.SASRec}
+ITEM_MODELS: Mapping[type[TrainingConfig], Any] = {
+    gru4rec.GRU4RecConfig: gru4rec.GRU4Rec,
+    bert4rec.BERT4RecConfig: bert4rec.BERT4Rec,
+    sasrec.SASRecConfig: sasrec.SASRec,
+    nova_bert.NovaBERTConfig: nova_bert.NovaBERT,
+    missrec.MISSRecConfig: missrec.MISSRec,
+    vqrec.VQRecConfig: vqrec.VQRec,
+}
 """The model of each config: made from the config and the data set; has `form`, `loss`, `scores`, `item_vectors`."""
 
 

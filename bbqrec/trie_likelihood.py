@@ -11,7 +11,10 @@ from bbqrec.recommender import Recommender
 
 
 class TrieLikelihood:
-    """-log P(ID of the target | history) in nats per target; the probabilities of all existing IDs sum to one."""
+    """-log P(ID of the target | history) in nats per target; the probabilities of all existing IDs sum to one.
+
+    The model's temperature divides the scores of all children, so that it acts on the codes and on popularity alike.
+    """
 
     def __init__(self, trie: DeviceTrie) -> None:
         self.trie = trie
@@ -22,9 +25,10 @@ class TrieLikelihood:
 
     def __call__(self, model: Recommender, batch: Batch) -> Float[Tensor, ""]:
         targets = batch.target[batch.visible > 0]
-        states = model.states(batch)  # (P, L, E)
+        states = model.states(batch) / model.config.temperature  # (P, L, E)
         priors = model.priors(self.trie.log_popularity)
         assert priors is not None
+        priors = [prior / model.config.temperature for prior in priors]
         loss = F.cross_entropy(states[:, 0] @ self._roots(model).T + priors[0], self.nodes[0][targets])
         for level in range(1, len(self.nodes)):
             loss = loss + self._below(model, level, states[:, level], targets, priors[level])

@@ -102,13 +102,14 @@ class Inference:
         dataset = load_dataset(self.dataset or embedded(store))
         require_targets(dataset)
         profile, asked = self.profile or ("small" if self.dataset else "tiny"), overrides(self.set)
+        runs = {method: run_config(method, dataset, self.seed, profile, asked) for method in METHODS}
         try:
             self.out.mkdir(parents=True, exist_ok=True)  # a bad place is to be known before the work is done
         except OSError as error:
             raise InputError(f"cannot write {self.out} ({error.strerror})", "give a writable --out folder") from error
         tasks: dict[str, tuple[GenerativeTask, str]] = {}
-        for method in METHODS:
-            task, weights = load(run_config(method, dataset, self.seed, profile, asked), store, dataset, device)
+        for method, run in runs.items():
+            task, weights = load(run, store, dataset, device)
             tasks[method] = task, weights
             console.print(f"{method}: {weights}", highlight=False, markup=False, soft_wrap=True)
         about = {

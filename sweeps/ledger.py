@@ -94,7 +94,7 @@ class Ledger:
         rows = []
         for cell in self.plan.cells:
             status = self.status[cell.run_key]
-            if status == "pending" and cell.quantizer_key and self.status[cell.quantizer_key] == "running":
+            if status == "pending" and any(self.status[key] == "running" for key in self.plan.behind(cell.run_key)):
                 status = "running"
             rows.append({**asdict(cell), "status": status, "error": self.errors.get(cell.run_key)})
         return rows

@@ -4,6 +4,7 @@ A cell is one number of a table; a run is one stage computed once. Runs are name
 same run share it, and what the store holds already is not computed again.
 """
 
+import itertools
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -62,18 +63,18 @@ class Plan:
         overrides = {field: str(value) for field, value in study.overrides.items()}
         return f"{study.name}-{digest([cells, study.profile, overrides])[:8]}"
 
+    def behind(self, key: str) -> list[str]:
+        """The runs that a run needs, nearest first: a recommender's quantizer, and that one's teacher."""
+        needs = self.runs[key].needs
+        return [] if needs is None else [needs, *self.behind(needs)]
+
     @property
     def missing(self) -> tuple[Run, ...]:
         """What has to be computed: the cells' runs, and what they need as far as it is not there."""
         needed: set[str] = set()
-        ahead = [cell.run_key for cell in self.cells]
-        while ahead:
-            key = ahead.pop()
-            if key in self.done or key in needed:
-                continue
-            needed.add(key)
-            behind = self.runs[key].needs
-            ahead += [] if behind is None else [behind]
+        for cell in self.cells:
+            chain = [cell.run_key, *self.behind(cell.run_key)]
+            needed.update(itertools.takewhile(lambda key: key not in self.done, chain))
         return tuple(run for run in self.runs.values() if run.key in needed)
 
     @property

@@ -147,23 +147,37 @@ def latents(w, config, features, items, training: bool):
     return np.stack([layer_norm(column) for column in columns], axis=1)
 
 
-def sequence_encoder(w, x, layers: int, heads: int):
-    """h_t of Eq. 11 for x (T, W): the causal pre-norm encoder, token by token."""
-    width = x.shape[1]
+def sequence_encoder(w, x, layers: int, heads: int, causal: bool = True):
+    """h_t of Eq. 11 for x (T, W): the pre-norm encoder, token by token."""
     x = x + w["sequence_encoder.position"][: len(x)]
-    visible = [[j <= i for j in range(len(x))] for i in range(len(x))]
     for n in range(layers):
-        name = f"sequence_encoder.layers.{n}"
-        normed = layer_norm(x, w[f"{name}.norm_attention.weight"], w[f"{name}.norm_attention.bias"])
-        parts = np.split(w[f"{name}.qkv.weight"], 3)
-        extra = np.concatenate([normed, np.ones((len(x), 1))], axis=1)  # a bias is the weight of a constant input
-        biases = np.split(w[f"{name}.qkv.bias"], 3)
-        own = {key: np.concatenate([p, b[:, None]], axis=1) for key, p, b in zip("qkv", parts, biases, strict=True)}
-        own["o"] = w[f"{name}.out.weight"]
-        none = np.zeros((heads, len(x), len(x)))
-        mixed = ref.attention(extra, extra, own, heads, 1 / math.sqrt(width / heads), none, visible)
-        x = x + mixed + w[f"{name}.out.bias"]
-        normed = layer_norm(x, w[f"{name}.norm_feed.weight"], w[f"{name}.norm_feed.bias"])
-        hidden = np.maximum(normed @ w[f"{name}.feed.0.weight"].T + w[f"{name}.feed.0.bias"], 0)
-        x = x + hidden @ w[f"{name}.feed.3.weight"].T + w[f"{name}.feed.3.bias"]
+        x = sequence_layer(w, f"sequence_encoder.layers.{n}", x, heads, causal, lambda normed: normed)
     return layer_norm(x, w["sequence_encoder.norm.weight"], w["sequence_encoder.norm.bias"])
+
+
+def sequence_layer(w, name: str, x, heads: int, causal: bool, fuse):
+    """One layer; queries and keys are read from `fuse` of the normed tokens."""
+    normed = layer_norm(x, w[f"{name}.norm_attention.weight"], w[f"{name}.norm_attention.bias"])
+    parts, biases = np.split(w[f"{name}.qkv.weight"], 3), np.split(w[f"{name}.qkv.bias"], 3)
+    asked = fuse(normed)
+    scale = 1 / math.sqrt(x.shape[1] / heads)
+    q, k, v = (rows @ p.T + b for rows, p, b in zip((asked, asked, normed), parts, biases, strict=True))
+    mixed = np.zeros(x.shape)
+    for h in np.split(np.arange(x.shape[1]), heads):  # the columns of a head
+        for i in range(len(x)):
+            seen = [j for j in range(len(x)) if j <= i or not causal]
+            logs = ref.log_softmax([scale * sum(q[i, c] * k[j, c] for c in h) for j in seen])
+            for log, j in zip(logs, seen, strict=True):
+                mixed[i, h] += math.exp(log) * v[j, h]
+    x = x + mixed @ w[f"{name}.out.weight"].T + w[f"{name}.out.bias"]
+    normed = layer_norm(x, w[f"{name}.norm_feed.weight"], w[f"{name}.norm_feed.bias"])
+    hidden = np.maximum(normed @ w[f"{name}.feed.0.weight"].T + w[f"{name}.feed.0.bias"], 0)
+    return x + hidden @ w[f"{name}.feed.3.weight"].T + w[f"{name}.feed.3.bias"]
+
+
+def cloze_scores(w, h, items):
+    """BERT4Rec, Eq. 7, of one state: the error function written out, then every item."""
+    rows = w["cloze.head.0.weight"] @ h + w["cloze.head.0.bias"]
+    active = np.array([x * (1 + math.erf(x / math.sqrt(2))) / 2 for x in rows])
+    read = layer_norm(active[None], w["cloze.head.2.weight"], w["cloze.head.2.bias"])[0]
+    return np.array([sum(read * item) + b for item, b in zip(items, w["cloze.bias"], strict=True)])

@@ -7,7 +7,8 @@ import pytest
 import reference as ref
 import torch
 
-from bbqrec.codebook import ResidualCodebook, kmeans, nearest, perplexity, straight_through
+from bbqrec import codebook as codebook_module
+from bbqrec.codebook import ResidualCodebook, kmeans, nearest, nearest_centre, perplexity, straight_through
 
 R, L, M, N, D = 11, 3, 2, 5, 7
 
@@ -127,6 +128,14 @@ def test_kmeans_finds_planted_clusters_and_never_raises_the_distance():
     best = min((kmeans(points, 4, 10, torch.Generator().manual_seed(seed)) for seed in range(10)), key=inertia)
     means = np.sort(np.array([points[40 * i : 40 * i + 40].mean(0).numpy() for i in range(4)]), axis=0)
     np.testing.assert_allclose(np.sort(best.numpy(), axis=0), means, atol=1e-9)
+
+
+def test_nearest_centre_in_parts_is_that_in_one_piece(monkeypatch):
+    generator = torch.Generator().manual_seed(8)
+    points, centres = (torch.randint(9, (n, D), generator=generator).double() for n in (23, 6))
+    whole = nearest(points[:, None], centres[None])[:, 0]
+    monkeypatch.setattr(codebook_module, "DISTANCES_IN_FLIGHT", 40)
+    assert torch.equal(nearest_centre(points, centres), whole)
 
 
 def test_kmeans_with_fewer_points_than_codes_stays_finite():

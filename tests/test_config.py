@@ -6,10 +6,14 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
+from bbqrec.baselines.letter import LetterQuantizerConfig, LetterRecommenderConfig
+from bbqrec.baselines.sasrec import SASRecConfig
 from bbqrec.config import QuantizerConfig, RecommenderConfig, digest, to_json
 from bbqrec.run import RunConfig
 
 RUN = RunConfig(dataset="toys", fingerprint="f" * 8, seed=3)
+TEACHER = replace(RUN, quantizer=None, recommender=SASRecConfig())
+TAUGHT = replace(RUN, quantizer=LetterQuantizerConfig(), recommender=LetterRecommenderConfig(), teacher=TEACHER)
 
 
 def another(config, field: dataclasses.Field):
@@ -29,14 +33,30 @@ def another(config, field: dataclasses.Field):
     return value[:-1]
 
 
-def test_every_field_changes_its_stage_s_key_and_only_those_behind_it():
-    keys = {RUN.quantizer_key, RUN.recommender_key}
-    for stage, config in (("quantizer", RUN.quantizer), ("recommender", RUN.recommender)):
+@pytest.mark.parametrize("run", [RUN, TAUGHT], ids=["bbqrec", "letter"])
+def test_every_field_changes_its_stage_s_key_and_only_those_behind_it(run):
+    keys = {run.quantizer_key, run.recommender_key}
+    for stage, config in (("quantizer", run.quantizer), ("recommender", run.recommender)):
         for field in dataclasses.fields(config):
-            changed = replace(RUN, **{stage: replace(config, **{field.name: another(config, field)})})
-            assert (changed.quantizer_key != RUN.quantizer_key) == (stage == "quantizer"), field.name
+            changed = replace(run, **{stage: replace(config, **{field.name: another(config, field)})})
+            assert (changed.quantizer_key != run.quantizer_key) == (stage == "quantizer"), field.name
             assert changed.recommender_key not in keys, field.name
             keys |= {changed.quantizer_key, changed.recommender_key}
+
+
+def test_a_teacher_changes_the_keys_of_what_it_teaches(monkeypatch):
+    keys = {TAUGHT.quantizer_key, replace(TAUGHT, teacher=None).quantizer_key}
+    for changes in ({"layers": 3}, {"dropout": 0.1}, {"epochs": 7}, {"loss": "bce"}):
+        taught = replace(TAUGHT, teacher=replace(TEACHER, recommender=SASRecConfig(**changes)))
+        assert taught.quantizer_key not in keys and taught.recommender_key != TAUGHT.recommender_key, changes
+        keys.add(taught.quantizer_key)
+    monkeypatch.setattr(SASRecConfig, "version", 99)
+    assert TAUGHT.quantizer_key not in keys
+
+
+def test_a_method_s_own_kind_of_stage_has_keys_of_its_own():
+    same = LetterRecommenderConfig(similarity=True, temperature=1.0)
+    assert replace(RUN, recommender=same).recommender_key != RUN.recommender_key
 
 
 def test_seed_and_data_change_both_keys_and_the_name_neither():

@@ -9,7 +9,7 @@ from test_recommender import COUNT, L, M
 from bbqrec import evaluation
 from bbqrec.data import Batch
 from bbqrec.decoding import DeviceTrie
-from bbqrec.evaluation import rank_users
+from bbqrec.evaluation import rank_users, rank_users_by_score, score_ranks
 from bbqrec.examples import Examples
 from bbqrec.generation import generate
 from bbqrec.schema import PAD, UNRANKED
@@ -68,3 +68,46 @@ def test_narrow_beam_leaves_the_rest_unranked_and_the_mode_is_restored():
     wide = rank_users(model.eval(), trie, users(), 20)
     assert not model.training
     assert UNRANKED in found and ((found == wide) | (found == UNRANKED) | (found < 4)).all()
+
+
+def sorted_ranks(scores: np.ndarray, target: np.ndarray, priority: np.ndarray) -> list[int]:
+    orders = [sorted(range(len(row)), key=lambda item, row=row: (-row[item], priority[item])) for row in scores]
+    return [order.index(t) + 1 for order, t in zip(orders, target, strict=True)]
+
+
+def test_ranks_by_score_equal_a_sort_with_ties_by_priority():
+    generator = np.random.default_rng(4)
+    for values in (3, 5, 10**6):  # many equal scores, some, none
+        scores = generator.integers(0, values, (40, 13)).astype(np.float32)
+        target, priority = generator.integers(0, 13, 40), generator.permutation(13)
+        found = score_ranks(*map(torch.from_numpy, (scores, target, priority)))
+        assert found.tolist() == sorted_ranks(scores, target, priority)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_ranks_nobody(bad):
+    scores = torch.randn(3, 5)
+    scores[1, 2] = bad
+    with pytest.raises(FloatingPointError, match="not finite"):
+        score_ranks(scores, torch.zeros(3, dtype=torch.long), torch.arange(5))
+
+
+class Scores(torch.nn.Module):
+    """A user's scores are a function of their last item; in training mode they would be noise."""
+
+    def scores(self, history):
+        last = history.gather(1, ((history >= 0).sum(1) - 1)[:, None])
+        noise = torch.rand(len(history), 7) if self.training else 0.0
+        return (torch.arange(7) * (1 + last) % 5).float() + noise
+
+
+@pytest.mark.parametrize("in_flight", [1, 20, None])
+def test_users_ranked_by_score_come_back_in_their_order(in_flight):
+    history = np.array([[3, PAD, PAD], [1, 2, PAD], [4, 0, 5], [6, PAD, PAD]])
+    target = np.array([[2], [6], [0], [3]])
+    examples = Examples(history=history, target=target, visible=np.ones((4, 1), dtype=int))
+    model = Scores().train()
+    found = rank_users_by_score(model, torch.arange(7), examples, in_flight)
+    last = np.array([3, 2, 5, 6])
+    scores = np.arange(7)[None] * (1 + last[:, None]) % 5
+    assert found.tolist() == sorted_ranks(scores, target[:, 0], np.arange(7)) and model.training

@@ -1,15 +1,19 @@
 """Every variant is what its row of the paper's tables says, and learns something else than the full model."""
 
+import dataclasses
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from bbqrec.baselines.letter import LetterQuantizerConfig, LetterRecommenderConfig
 from bbqrec.config import QuantizerConfig, RecommenderConfig
 from bbqrec.errors import InputError
-from bbqrec.methods import METHODS, run_config
+from bbqrec.letter_training import LetterTrainer
+from bbqrec.methods import METHODS, has_field, run_config, run_from_json
 from bbqrec.profiles import PROFILES
 from bbqrec.quantizer_training import QuantizerTrainer
 from bbqrec.recommender_training import RecommenderTrainer
@@ -19,7 +23,7 @@ from bbqrec.tasks import build_recommender, semantic_ids
 SMALL = {
     "quantizer.codes": 16, "quantizer.width": 8, "quantizer.hidden": 10, "quantizer.club_hidden": 6,
     "quantizer.sequence_heads": 2, "quantizer.batch_users": 30, "quantizer.gamma_warmup_epochs": 0,
-    "quantizer.unquantized_share": 0,
+    "quantizer.unquantized_share": 0, "quantizer.clusters": 4,
     "recommender.d_model": 12, "recommender.heads": 2, "recommender.head_width": 4, "recommender.d_ff": 8,
     "recommender.encoder_layers": 1, "recommender.batch_size": 20, "recommender.learning_rate": 0.03,
     "recommender.warmup_steps": 1, "recommender.validation_users": 5,
@@ -31,7 +35,16 @@ CODED = [method for method in METHODS if METHODS[method].quantizer is not None]
 
 
 def small_run(method: str, dataset: Dataset):
-    return run_config(method, dataset, 3, "tiny", SMALL)
+    return run_config(method, dataset, 3, "tiny", {p: value for p, value in SMALL.items() if has_field(method, p)})
+
+
+def quantizer_trainer(run, dataset: Dataset) -> QuantizerTrainer | LetterTrainer:
+    """The loop of stage 1; a teacher is trained for an epoch."""
+    if run.teacher is None:
+        return QuantizerTrainer(run.quantizer, dataset, 3, CPU)
+    teacher = RecommenderTrainer(run.teacher.recommender, dataset, None, 3, CPU)
+    teacher.train_epoch()
+    return LetterTrainer(run.quantizer, dataset, teacher.task.item_vectors(), 3, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +55,7 @@ def trained(tiny_dataset):
     for method in CODED:
         run = small_run(method, tiny_dataset)
         if run.quantizer_key not in stages:
-            first = QuantizerTrainer(run.quantizer, tiny_dataset, 3, CPU)
+            first = quantizer_trainer(run, tiny_dataset)
             report = first.train_epoch()
             stages[run.quantizer_key] = report, first.model.codes(tiny_dataset.num_items), set(first.model.state_dict())
         report, codes, names = stages[run.quantizer_key]
@@ -77,16 +90,17 @@ def test_the_parts_that_a_variant_lacks(trained):
         return any(word in name for name in trained[method][stage])
 
     for method in CODED:
-        tiger = method == "tiger"
-        assert has(method, "quantizer", "specific") == (method != "bbqrec/no-mim" and not tiger)
-        assert has(method, "quantizer", "variational") == (method != "bbqrec/no-mim" and not tiger)
-        assert has(method, "quantizer", "sequence_encoder") == (method != "bbqrec/no-rec" and not tiger)
+        text = method in ("tiger", "letter")
+        assert has(method, "quantizer", "specific") == (method != "bbqrec/no-mim" and not text)
+        assert has(method, "quantizer", "variational") == (method != "bbqrec/no-mim" and not text)
+        assert has(method, "quantizer", "sequence_encoder") == (method != "bbqrec/no-rec" and not text)
         assert has(method, "quantizer", "id_embedding") == (
-            method not in ("bbqrec/no-rec", "bbqrec/no-id") and not tiger
+            method not in ("bbqrec/no-rec", "bbqrec/no-id") and not text
         )
         assert has(method, "quantizer", "modalities.text") == (method != "bbqrec/no-text")
-        assert has(method, "quantizer", "modalities.image") == (method != "bbqrec/no-image" and not tiger)
-        assert has(method, "recommender", "similarity.delta") == (method != "bbqrec/s" and not tiger)
+        assert has(method, "quantizer", "modalities.image") == (method != "bbqrec/no-image" and not text)
+        assert has(method, "quantizer", "teacher") == (method == "letter")
+        assert has(method, "recommender", "similarity.delta") == (method != "bbqrec/s" and not text)
     full = trained["bbqrec"]["losses"]
     assert min(abs(full[f"loss/{name}"]) for name in ("recon", "rq", "rec", "mim")) > 0
     assert trained["bbqrec/no-mim"]["losses"]["loss/mim"] == 0 == trained["bbqrec/no-rec"]["losses"]["loss/rec"]
@@ -111,6 +125,37 @@ def test_tiger_tells_all_items_apart(trained, tiny_dataset):
     run = small_run("tiger", tiny_dataset)
     ids = semantic_ids(trained["tiger"]["codes"], run.recommender, tiny_dataset)
     assert ids.shape[1:] == (4, 1) and len(np.unique(ids, axis=0)) == tiny_dataset.num_items
+
+
+def test_letter_tells_items_apart_without_a_further_level(trained, tiny_dataset):
+    codes, run = trained["letter"]["codes"], small_run("letter", tiny_dataset)
+    ids = semantic_ids(codes, run.recommender, tiny_dataset)
+    assert ids.shape[1:] == (4, 1) and len(np.unique(ids, axis=0)) == tiny_dataset.num_items
+    assert len(np.unique(codes.raw, axis=0)) < tiny_dataset.num_items
+
+
+def test_letter_is_tiger_s_tokenizer_and_generator_with_its_own_terms(tiny_dataset):
+    own, tiger = METHODS["letter"], METHODS["tiger"]
+    assert (own.quantizer, own.recommender) == (LetterQuantizerConfig(), LetterRecommenderConfig())
+    assert own.quantizer.rq_vae == replace(tiger.quantizer, levels=4)
+    fields = {f.name for f in dataclasses.fields(RecommenderConfig)} - {"disambiguate"}
+    assert all(getattr(own.recommender, name) == getattr(tiger.recommender, name) for name in fields)
+    for profile in PROFILES:
+        pair = [run_config(method, tiny_dataset, 0, profile).recommender for method in ("letter", "tiger")]
+        assert all(getattr(pair[0], name) == getattr(pair[1], name) for name in fields)
+
+
+def test_a_teacher_is_the_run_of_its_own_method(tiny_dataset):
+    """With those of the overrides that it has; those that it alone has are not the taught method's."""
+    overrides = {"recommender.epochs": 3, "quantizer.epochs": 2, "recommender.layers": 1, "recommender.beam": 9}
+    taught = run_config("letter", tiny_dataset, 4, "small", overrides)
+    own = {path: value for path, value in overrides.items() if has_field("sasrec", path)}
+    assert taught.teacher == run_config("sasrec", tiny_dataset, 4, "small", own)
+    assert (taught.teacher.recommender.layers, taught.teacher.recommender.epochs) == (1, 3)
+    assert (taught.quantizer.epochs, taught.recommender.epochs, taught.recommender.beam) == (2, 3, 9)
+    assert run_from_json(json.loads(json.dumps(taught.described()))) == taught
+    with pytest.raises(InputError, match="layesr"):
+        run_config("letter", tiny_dataset, 4, "small", {"recommender.layesr": 1})
 
 
 def test_variant_e_starts_from_its_codebook_and_the_full_model_does_not(trained, tiny_dataset):
@@ -157,8 +202,9 @@ def test_a_data_set_without_images_makes_equal_runs_of_full_and_without_image(ti
     nobody = Features(values=zeros, present=np.zeros(len(zeros), dtype=bool))
     empty = replace(tiny_dataset, features={"text": tiny_dataset.features["text"], "image": nobody})
     assert run_config("bbqrec", empty, 1, "tiny").quantizer.components == ("id", "text")
-    with pytest.raises(InputError, match="tiger needs text features"):
-        run_config("tiger", replace(tiny_dataset, features={}), 1)
+    for method in ("tiger", "letter"):
+        with pytest.raises(InputError, match=f"{method} needs text features"):
+            run_config(method, replace(tiny_dataset, features={}), 1)
 
 
 def test_an_override_that_does_not_suit_what_is_left_of_the_components(tiny_dataset):

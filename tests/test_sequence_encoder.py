@@ -1,29 +1,45 @@
-"""f(.) of Eq. 11 against the loops, and its causality."""
+"""f(.) of Eq. 11 against the loops, and what each position sees."""
 
+import numpy as np
+import pytest
 import torch
-from reference_models import sequence_encoder, weights_of
+from reference_models import sequence_encoder, sequence_layer, weights_of
 
 from bbqrec.sequence_encoder import SequenceEncoder
 
-B, T, W, LAYERS, HEADS, LONGEST = 2, 4, 6, 3, 2, 9
+B, T, W, LAYERS, HEADS, LONGEST, INNER = 2, 4, 6, 3, 2, 9, 5
 
 
 class Holder(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.sequence_encoder = SequenceEncoder(W, LAYERS, HEADS, LONGEST, 0.4)
+        self.sequence_encoder = SequenceEncoder(W, LAYERS, HEADS, LONGEST, 0.4, INNER)
         for parameter in self.parameters():  # away from zero biases, unit norms
             torch.nn.init.normal_(parameter, std=0.5)
 
 
-def test_equals_the_loops():
+@pytest.mark.parametrize("causal", [True, False])
+def test_equals_the_loops(causal):
     holder = Holder().double().eval()
     x = torch.randn(B, T, W, dtype=torch.float64)
-    found = holder.sequence_encoder(x).detach()
+    found = holder.sequence_encoder(x, None if causal else torch.ones(B, T, dtype=torch.bool)).detach()
     for b in range(B):
-        expected = sequence_encoder(weights_of(holder), x[b].numpy(), LAYERS, HEADS)
+        expected = sequence_encoder(weights_of(holder), x[b].numpy(), LAYERS, HEADS, causal)
         torch.testing.assert_close(found[b], torch.from_numpy(expected), atol=1e-10, rtol=0)
+
+
+def test_queries_and_keys_may_be_read_from_something_else():
+    holder = Holder().double().eval()
+    x, added = torch.randn(B, T, W, dtype=torch.float64), torch.randn(T, W, dtype=torch.float64)
+    layer, real = holder.sequence_encoder.layers[1], torch.ones(B, T, dtype=torch.bool)
+    found = layer(x, real, lambda normed: normed * 2 + added).detach().numpy()
+    for b in range(B):
+        name = "sequence_encoder.layers.1"
+        expected = sequence_layer(
+            weights_of(holder), name, x[b].numpy(), HEADS, False, lambda normed: normed * 2 + added.numpy()
+        )
+        np.testing.assert_allclose(found[b], expected, atol=1e-10)
 
 
 def test_h_t_has_seen_the_items_up_to_t_only():
@@ -35,3 +51,15 @@ def test_h_t_has_seen_the_items_up_to_t_only():
         changed[:, t, 0] += 1
         moved = (encoder(changed) - before).abs().amax((0, 2)) > 1e-6
         assert moved.tolist() == [s >= t for s in range(T)]
+
+
+def test_told_the_real_places_every_position_has_seen_these_and_no_other():
+    encoder = Holder().eval().sequence_encoder
+    x, real = torch.randn(B, T, W), torch.tensor([[True] * 3 + [False], [True] * 4])
+    before = encoder(x, real)
+    for t in range(T):
+        changed = x.clone()
+        changed[:, t, 0] += 1
+        moved = (encoder(changed, real) - before).abs().amax(2) > 1e-6
+        for b in range(B):
+            assert moved[b].tolist() == [bool(real[b, t]) or s == t for s in range(T)]

@@ -7,14 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 
 from bbqrec.config import QuantizerConfig
 from bbqrec.errors import InputError
-from bbqrec.methods import run_config
+from bbqrec.methods import has_field, run_config
 from bbqrec.metrics import scores
 from bbqrec.quantizer_training import QuantizerTrainer
 from bbqrec.recommendation import recommend
-from bbqrec.stages import load_codes, resolve_device, run_quantizer, run_recommender
+from bbqrec.semantic_ids import collisions
+from bbqrec.stages import load_codes, load_item_vectors, resolve_device, run_all, run_quantizer, run_recommender
 from bbqrec.store import Store
 
 SMALL = {
@@ -262,6 +264,76 @@ def test_another_version_of_a_stage_is_another_version(tiny_dataset, straight, m
     monkeypatch.setattr(QuantizerConfig, "version", QuantizerConfig.version + 1)
     with pytest.raises(InputError, match="another version"):
         recommend(straight[0], straight[0].keys("recommender")[0], tiny_dataset, "U00", 5)
+
+
+@pytest.fixture(scope="module")
+def taught(tiny_dataset):
+    return run_config("letter", tiny_dataset, 3, "tiny", {p: v for p, v in SMALL.items() if has_field("letter", p)} | {
+        "quantizer.clusters": 3, "quantizer.batch_items": 30, "quantizer.passes": 2,
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lesson(taught, tiny_dataset, tmp_path_factory):
+    """A taught run from scratch, and its reports."""
+    store = Store(tmp_path_factory.mktemp("lesson"))
+    return store, list(run_all(taught, tiny_dataset, store, attempt="a", device="cpu"))
+
+
+def test_a_teacher_is_trained_first_and_its_vectors_are_what_is_learned_from(taught, tiny_dataset, lesson):
+    store, reports = lesson
+    assert [report.stage for report in reports] == ["recommender"] * 4 + ["quantizer"] * 4 + ["recommender"] * 4
+    assert set(store.keys("recommender")) == {taught.recommender_key, taught.teacher.recommender_key}
+    vectors = load_item_vectors(taught.teacher, store)
+    weights = load(store.read_bytes("quantizer", taught.quantizer_key, "model.safetensors"))
+    assert vectors.shape == (tiny_dataset.num_items, taught.teacher.recommender.d_model)
+    np.testing.assert_array_equal(weights["teacher"].numpy(), vectors)
+    best = load(store.read_bytes("recommender", taught.teacher.recommender_key, "model.safetensors"))
+    np.testing.assert_array_equal(best["input.ids.weight"].numpy(), vectors)
+
+
+def test_a_teacher_that_the_store_holds_is_not_trained_again(taught, tiny_dataset, lesson, tmp_path):
+    store = Store(tmp_path / "store")
+    alone = run_config("sasrec", tiny_dataset, 3, "tiny", {p: v for p, v in SMALL.items() if has_field("sasrec", p)})
+    assert alone == taught.teacher
+    list(run_all(alone, tiny_dataset, store, attempt="a", device="cpu"))
+    rest = list(run_all(taught, tiny_dataset, store, attempt="b", device="cpu"))
+    assert [report.stage for report in rest] == ["quantizer"] * 4 + ["recommender"] * 4
+    for key in (taught.recommender_key, alone.recommender_key):
+        assert store.read_bytes("recommender", key, "ranks_test.npy") == lesson[0].read_bytes(
+            "recommender", key, "ranks_test.npy"
+        )
+
+
+def test_a_quantizer_needs_its_teacher(taught, tiny_dataset, lesson, tmp_path):
+    store = Store(tmp_path / "store")
+    key = taught.teacher.recommender_key
+    with pytest.raises(InputError, match=f"no item_vectors.npy of recommender {key}"):
+        next(run_quantizer(taught, tiny_dataset, store, attempt="a"))
+    with pytest.raises(ValueError, match="quantizer/letter has no teacher"):
+        next(run_quantizer(replace(taught, teacher=None), tiny_dataset, store, attempt="a"))
+
+
+def test_a_taught_quantizer_cut_and_resumed_equals_straight_bit_for_bit(taught, tiny_dataset, lesson, tmp_path):
+    store = Store(tmp_path / "store")
+    list(run_all(taught.teacher, tiny_dataset, store, attempt="a", device="cpu"))
+    reports = run_quantizer(taught, tiny_dataset, store, attempt="a", device="cpu")
+    next(reports), next(reports)
+    reports.close()
+    torch.manual_seed(5)
+    assert [r.epoch for r in run_quantizer(taught, tiny_dataset, store, attempt="b", device="cpu")] == [3, 4]
+    assert_same_results(taught, lesson[0], store, stages=("quantizer",))
+
+
+def test_a_row_counts_raw_codes_and_the_ids_that_are_generated(taught, tiny_dataset, lesson):
+    store, reports = lesson
+    row = store.read_json("recommender", taught.recommender_key, "row.json")
+    codes = load_codes(taught, store)
+    assert codes.components == ("text",) and row["config"] == taught.described()
+    assert row["collisions"]["excess"] == reports[7].metrics["codes/excess"] > row["id_collisions"]["excess"]
+    assert row["id_collisions"]["excess"] == collisions(codes.codes).excess
+    found = recommend(store, taught.recommender_key, tiny_dataset, str(tiny_dataset.user_ids[0]), 7)
+    assert len({item for item, _, _ in found}) == 7
 
 
 def test_devices():

@@ -18,11 +18,14 @@ from bbqrec.schema import EpochReport
 
 
 def run_quantizer(run, dataset, store, *, attempt, provenance=None, device="auto") -> Iterator[EpochReport]:
+    if run.teacher is not None:
+        assert store.has("recommender", run.teacher.recommender_key), "started before its teacher"
     yield from _stage("quantizer", run.quantizer_key, run.quantizer.epochs, run, store, attempt)
 
 
 def run_recommender(run, dataset, store, *, attempt, provenance=None, device="auto") -> Iterator[EpochReport]:
-    assert store.has("quantizer", run.quantizer_key), "started before its quantizer"
+    if run.quantizer is not None:
+        assert store.has("quantizer", run.quantizer_key), "started before its quantizer"
     yield from _stage("recommender", run.recommender_key, run.recommender.epochs, run, store, attempt)
 
 

@@ -63,6 +63,19 @@ def test_concurrency_counts_live_trials(ledger):
     assert gate.suggest("c") is None
 
 
+def test_a_quantizer_waits_for_its_teacher(study, store):
+    ledger = Ledger(study(methods=("letter", "tiger")).plan(store), store)
+    gate = gate_of(ledger)
+    letter, tiger = ledger.plan.cells
+    teacher = ledger.plan.runs[letter.quantizer_key].needs
+    assert [gate.suggest(name)["key"] for name in "ab"] == [teacher, tiger.quantizer_key]
+    assert gate.suggest("c") is None
+    for before, after in ((teacher, letter.quantizer_key), (letter.quantizer_key, letter.run_key)):
+        ledger.status[before] = "done"
+        assert gate.suggest(after)["key"] == after
+        assert gate.suggest("c") is None
+
+
 def test_tune_can_pickle_it_whatever_the_ledger_holds(ledger):
     ledger.store = lambda: None
     assert pickle.loads(pickle.dumps(gate_of(ledger))).__dict__ == {}

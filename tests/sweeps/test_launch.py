@@ -82,6 +82,16 @@ def test_a_study_runs_in_order_and_running_it_again_computes_nothing(study, stor
     assert len(events(store, "begin")) == 16
 
 
+def test_a_taught_run_comes_after_its_teacher_which_another_cell_shows(study, store):
+    """The fake stages insist on what they need."""
+    plan = study(methods=("letter", "sasrec")).plan(store)
+    console = Console(file=io.StringIO())
+    ledger = launch(plan, store, Resources(cpus_per_run=1, max_concurrent=2), console=console, stages="fake_stages")
+    assert ledger.complete and ledger.errors == {}
+    letter, sasrec = plan.cells
+    assert [entry["key"] for entry in events(store, "end")] == [sasrec.run_key, letter.quantizer_key, letter.run_key]
+
+
 def test_a_killed_worker_is_retried_from_its_checkpoint_and_a_failing_run_is_shown_failed(study, store, monkeypatch):
     assert launching.RETRIES == 2
     monkeypatch.setattr(launching, "RETRIES", 1)  # each retry starts a process, which takes seconds

@@ -94,6 +94,21 @@ def test_done_means_published(ledger, study, store):
     assert again.complete and again.best.score == 0.03 and again.best.name == "toy bbqrec seed 0"
 
 
+def test_a_teacher_that_fails_takes_along_what_it_teaches_and_nothing_else(study, store):
+    ledger = Ledger(study(methods=("sasrec", "letter", "tiger")).plan(store), store)
+    sasrec, letter, tiger = ledger.plan.cells
+    ledger.start(sasrec.run_key)
+    assert statuses(ledger) == ["running", "running", "pending"]
+    ledger.fail(sasrec.run_key, "ValueError: no", hopeless=True)
+    assert statuses(ledger) == ["failed", "failed", "pending"]
+    assert ledger.errors == {
+        sasrec.run_key: "ValueError: no",
+        letter.quantizer_key: "recommender failed: ValueError: no",
+        letter.run_key: "quantizer failed: recommender failed: ValueError: no",
+    }
+    assert ledger.hopeless == set(ledger.errors) and ledger.status[tiger.quantizer_key] == "pending"
+
+
 def test_at_the_end_nothing_runs(ledger, store):
     ledger.start(ledger.plan.cells[0].quantizer_key)
     ledger.write(final=True)

@@ -57,6 +57,73 @@ def test_a_data_set_without_images_needs_fewer_runs_and_says_so(study, store, tm
     assert plan.summary()["recommender_runs"] == 8
 
 
+def test_a_model_over_items_is_a_run_without_a_quantizer(study, store):
+    plan = study(methods=("bbqrec", "sasrec")).plan(store)
+    cells = {cell.method: cell for cell in plan.cells}
+    assert cells["sasrec"].quantizer_key is None and plan.runs[cells["sasrec"].run_key].needs is None
+    assert plan.summary() == {
+        "cells": 2,
+        "quantizer_runs": 1,
+        "recommender_runs": 2,
+        "shared": 0,
+        "already_done": 0,
+    }
+    assert cells["sasrec"].note == "has no field quantizer.epochs" and cells["bbqrec"].note is None
+    assert all(run.config.recommender.epochs == 3 for run in plan.runs.values())
+
+
+def test_an_override_that_no_method_has_a_field_for_is_refused(study, store):
+    with pytest.raises(InputError, match="has no field 'beem'"):
+        study(methods=("bbqrec", "sasrec"), overrides={"recommender.beem": 5}).plan(store)
+    wide = study(methods=("bbqrec", "sasrec"), overrides={"recommender.beam": 5}).plan(store)
+    assert {cell.method: cell.note for cell in wide.cells} == {
+        "bbqrec": None,
+        "sasrec": "has no field quantizer.epochs; has no field recommender.beam",
+    }
+
+
+def test_a_teacher_is_the_run_of_its_method_and_is_shared(study, store):
+    """Also if the study overrides a field that the teacher alone has."""
+    alone = study(methods=("letter",)).plan(store)
+    (letter,) = alone.cells
+    quantizer = alone.runs[letter.quantizer_key]
+    assert alone.runs[letter.run_key].needs == letter.quantizer_key
+    teacher = alone.runs[quantizer.needs]
+    assert (teacher.stage, teacher.needs, teacher.name) == ("recommender", None, "toy sasrec seed 0 recommender")
+    assert alone.behind(letter.run_key) == [quantizer.key, teacher.key]
+    assert alone.summary() == {
+        "cells": 1,
+        "quantizer_runs": 1,
+        "recommender_runs": 2,
+        "shared": 0,
+        "already_done": 0,
+    }
+    for overrides in ({}, {"recommender.layers": 1}, {"quantizer.passes": 2, "recommender.d_model": 16}):
+        both = study(methods=("sasrec", "letter", "tiger"), overrides=overrides, seeds=2).plan(store)
+        assert both.summary() == {
+            "cells": 6,
+            "quantizer_runs": 4,
+            "recommender_runs": 6,
+            "shared": 2,
+            "already_done": 0,
+        }
+        for seed in (0, 1):
+            cells = {cell.method: cell for cell in both.cells if cell.seed == seed}
+            assert both.runs[cells["letter"].quantizer_key].needs == cells["sasrec"].run_key
+            assert cells["letter"].note is None and cells["sasrec"].quantizer_key is None
+
+
+def test_a_teacher_is_computed_for_a_quantizer_that_is_missing_and_for_no_other(study, store):
+    plan = study(methods=("letter",)).plan(store)
+    (cell,) = plan.cells
+    chain = [*reversed(plan.behind(cell.run_key)), cell.run_key]
+    assert {run.key for run in plan.missing} == set(chain)
+    for key in chain[:2]:
+        compute(store, plan.runs[key])
+    shutil.rmtree(Path(store.url) / "recommender")
+    assert [run.key for run in study(methods=("letter",)).plan(store).missing] == [cell.run_key]
+
+
 def test_what_the_store_holds_is_not_planned_again(study, store):
     first = study().plan(store)
     full = first.cells[0]

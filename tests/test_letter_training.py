@@ -176,3 +176,7 @@ def test_dead_codes_are_restarted_but_not_behind_the_last_epoch():
 def test_a_diverging_run_says_where():
     with pytest.raises(FloatingPointError, match="at epoch 1, step"):
         trainer(alpha=float("inf")).train_epoch()
+    broken = trainer(passes=1, batch_items=99, learning_rate=1e30)  # a step an epoch: no later loss would tell
+    broken.train_epoch()
+    with pytest.raises(FloatingPointError, match="not finite"):
+        broken.train_epoch()

@@ -20,8 +20,10 @@ def log_transport(distance: Float[Tensor, "P N"], epsilon: float, iterations: in
 
     Every code takes P / N; with fewer points than codes each takes at most 1, since a row of the mass that is left
     stands for the points that are not there. `epsilon` is in units of half the range of the distances. Of the two
-    marginals that of the points is exact.
+    marginals that of the points is exact. Raises FloatingPointError for a distance that is not finite.
     """
+    if not bool(torch.isfinite(distance).all()):
+        raise FloatingPointError("a distance to a code is not finite")
     points, codes = distance.shape
     cost = (distance - distance.min()).double()
     cost = (cost - cost.amin(1, keepdim=True)) / (cost.max() / 2).clamp(min=1e-12) / epsilon
@@ -31,9 +33,9 @@ def log_transport(distance: Float[Tensor, "P N"], epsilon: float, iterations: in
         log_kernel = torch.cat((log_kernel, log_kernel.new_zeros(1, codes)))
         mass, room = torch.cat((mass, mass.new_tensor([codes - points]))), 1.0
     kernel = log_kernel.exp()
-    rows = columns = torch.ones_like(mass)
+    rows = torch.ones_like(mass)
     for _ in range(iterations):
-        columns = room / ((rows / rows.max()) @ kernel)  # the scale of the two factors is free: kept in range
+        columns = room / (rows @ kernel)
         rows = mass / (kernel @ columns)
     return (log_kernel + rows.log()[:, None] + columns.log())[:points]
 

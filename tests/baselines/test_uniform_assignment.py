@@ -52,6 +52,13 @@ def test_no_epsilon_overflows(epsilon, points, codes):
         assert log_transport(given_distance, epsilon, 200).isfinite().all()
 
 
+def test_what_is_no_number_is_not_assigned():
+    distance = distances(9, 4)
+    distance[3, 1] = torch.nan
+    with pytest.raises(FloatingPointError, match="a distance to a code is not finite"):
+        log_transport(distance, 0.2, 5)
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("points", "codes"), [(9, 4), (8, 4), (11, 3), (3, 7), (5, 5), (1, 3)])
 def test_rounding_equals_the_loops(points, codes, seed):

@@ -1,10 +1,14 @@
 """The sum of Eq. 17 over keys, without ever holding a vector per pair of tokens or of items.
 
-On a CPU with a C compiler a kernel visits each pair of items once (`similarity_mix.c`). Elsewhere the L tokens of a
-query item share their weighted values, formed for one query item at a time, forward and again backward, never stored.
+On a CPU with a C compiler a kernel visits each pair of items once (`similarity_mix.c`), as Triton's do on a GPU
+(`similarity_triton.py`). Elsewhere the L tokens of a query item share their weighted values, formed for one query item
+at a time, forward and again backward, never stored.
 """
 
 import ctypes
+import logging
+import os
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from bbqrec.native import kernel
+
+log = logging.getLogger(__name__)
 
 
 def similarity_mix(
@@ -28,9 +34,11 @@ def similarity_mix(
     the fastest path that the device and the number format have; they differ by rounding only.
     """
     index = index.long()
-    fits = v.device.type == "cpu" and v.dtype in (torch.float32, torch.bfloat16) and v.shape[2] <= 16 * index.shape[1]
-    if fits and kernel("similarity_mix") is not None:
+    fits = v.dtype in (torch.float32, torch.bfloat16) and v.shape[2] <= 16 * index.shape[1]
+    if fits and v.device.type == "cpu" and kernel("similarity_mix") is not None:
         return _Native.apply(alpha.float(), v.float(), table.float(), index, causal).to(v.dtype)
+    if fits and v.device.type == "cuda" and v.numel() and (mix := _triton_mix(v.device)) is not None:
+        return mix.apply(alpha, v, table, index, causal)
     return _ByQuery.apply(alpha.to(v.dtype), v, table, index, causal)
 
 
@@ -151,3 +159,34 @@ class _Items:
 
     def weighted(self, factors: Float[Tensor, "B H J 1 C"], keys: int) -> Float[Tensor, "B H J L C"]:
         return torch.mul(self.values[:, :, :keys], factors).to(self.values.dtype).contiguous()
+
+
+@cache
+def _triton_mix(device: torch.device) -> type[torch.autograd.Function] | None:
+    """The Triton kernels, tried once; None with BBQREC_NATIVE=0, or where they cannot be imported or are not right."""
+    if os.environ.get("BBQREC_NATIVE") == "0":
+        return None
+    try:
+        from bbqrec.similarity_triton import TritonMix
+
+        if _agrees(TritonMix, device):
+            return TritonMix
+        said = "its results are not right"
+    except Exception as error:  # triton, its compiler and the driver each have their own
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    log.warning("The Triton kernel cannot be used on %s, the slower path is used: %s", device, said)
+    return None
+
+
+def _agrees(mix: type[torch.autograd.Function], device: torch.device) -> bool:
+    """Whether a path gives what the plain one gives on a few numbers, in value and gradients."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 2, 6, 6), (2, 2, 6, 5), (4, 10))  # alpha, v, table: 3 items of 2 levels
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        given = [torch.rand(shape, generator=generator).to(device).requires_grad_() for shape in shapes]
+        index = (torch.arange(18) % 4).view(2, 3, 3).to(device)
+        found = []
+        for path in (mix, _ByQuery):
+            out = path.apply(*given, index, False)
+            found.append([out, *torch.autograd.grad(out.square().sum(), given)])
+    return all(torch.allclose(one, other, rtol=1e-2, atol=1e-2) for one, other in zip(*found, strict=True))

@@ -16,9 +16,14 @@ from bbqrec.store import Store
 
 
 def pytest_configure() -> None:
-    """One thread here and in what the tests start: with small tensors threads only wait for each other."""
+    """One thread here and in what the tests start: with small tensors threads only wait for each other.
+
+    Without a GPU, Triton's kernels run in its interpreter.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported, by whomever
 
 
 @pytest.fixture

@@ -119,6 +119,22 @@ def similarity_buckets(vectors, real, buckets: int):
     return index
 
 
+def similarity_mix(alpha, v, table, index, weight):
+    """Eq. 17 summed over the keys, and the gradients of sum(weight * sum) with respect to alpha, v and table."""
+    users, heads, tokens, width = v.shape
+    levels = tokens // index.shape[1]
+    out, by_alpha, by_v, by_table = (np.zeros(x.shape) for x in (v, alpha, v, table))
+    for b, h, i, j in np.ndindex(users, heads, tokens, tokens):
+        row = index[b, i // levels, j // levels]
+        for c in range(width):
+            e, a, value, w = table[row, h * width + c], alpha[b, h, i, j], v[b, h, j, c], weight[b, h, i, c]
+            out[b, h, i, c] += e * (a * value)
+            by_alpha[b, h, i, j] += w * e * value
+            by_v[b, h, j, c] += w * e * a
+            by_table[row, h * width + c] += w * a * value
+    return out, by_alpha, by_v, by_table
+
+
 def relative_bucket(distance: int, bidirectional: bool, buckets: int, max_distance: int) -> int:
     """T5's bucket of the distance key - query."""
     first = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import torch
 
 from bbqrec import native
@@ -31,34 +32,13 @@ INDEX = torch.from_numpy(np.random.default_rng(9).integers(0, ROWS, (B, T, T)))
 WEIGHT = torch.from_numpy(np.random.default_rng(8).normal(size=(B, H, T * L, C)))
 
 
-def loops(alpha, v, table):
-    """The sum, and the gradients of sum(WEIGHT * sum) with respect to its three arguments."""
-    out, by_alpha, by_v, by_table = (np.zeros(x.shape) for x in (v, alpha, v, table))
-    for b in range(B):
-        for h in range(H):
-            for i in range(T * L):
-                for j in range(T * L):
-                    row = int(INDEX[b, i // L, j // L])
-                    for c in range(C):
-                        e, a, value, w = (
-                            table[row, h * C + c],
-                            alpha[b, h, i, j],
-                            v[b, h, j, c],
-                            WEIGHT[b, h, i, c].item(),
-                        )
-                        out[b, h, i, c] += e * (a * value)
-                        by_alpha[b, h, i, j] += w * e * value
-                        by_v[b, h, j, c] += w * e * a
-                        by_table[row, h * C + c] += w * a * value
-    return out, by_alpha, by_v, by_table
-
-
 @pytest.mark.parametrize("causal", [True, False])
 def test_value_and_gradients_equal_the_loops(causal):
     alpha, v, table = parts(causal)
     found = similarity_mix(alpha, v, table, INDEX, causal)
     (found * WEIGHT).sum().backward()
-    out, by_alpha, by_v, by_table = loops(*(x.detach().numpy() for x in (alpha, v, table)))
+    given = (x.detach().numpy() for x in (alpha, v, table, INDEX, WEIGHT))
+    out, by_alpha, by_v, by_table = reference.similarity_mix(*given)
     np.testing.assert_allclose(found.detach().numpy(), out, atol=1e-12)
     np.testing.assert_allclose(v.grad.numpy(), by_v, atol=1e-12)
     np.testing.assert_allclose(table.grad.numpy(), by_table, atol=1e-12)

@@ -4,7 +4,6 @@ A cell is one number of a table; a run is one stage computed once. Runs are name
 same run share it, and what the store holds already is not computed again.
 """
 
-import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,10 @@ from bbqrec.profiles import PROFILES
 from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset
 from bbqrec.store import Store
+from sweeps.scores import selected_score
+from sweeps.tuned import tuned_for
 
-log = logging.getLogger(__name__)
-
-Stage = Literal["quantizer", "recommender"]
+Stage = Literal["quantizer", "recommender", "trial"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,8 @@ class Cell:
     seed: int
     quantizer_key: str | None
     run_key: str
+    tuned: str | None = None
+    """The tuned configs that it uses, or why it does not use one that is there."""
     note: str | None = None
 
 
@@ -110,7 +111,7 @@ class Plan:
         }
 
     def scope(self) -> str:
-        """The data sets, methods, seeds, profile and overrides of the cells, a line each."""
+        """The data sets, methods, seeds, profile, overrides and tuned configs of the cells, a line each."""
         study = self.study
         named = {
             "data sets": dict.fromkeys(cell.dataset for cell in self.cells),
@@ -119,6 +120,8 @@ class Plan:
             "profile": [study.profile],
             "set": [f"{field}={value}" for field, value in study.overrides.items()],
         }
+        for said in dict.fromkeys(cell.tuned for cell in self.cells if cell.tuned):
+            named[said] = dict.fromkeys(f"{cell.dataset} {cell.method}" for cell in self.cells if cell.tuned == said)
         return "\n".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
 
     def table(self) -> Table:
@@ -139,7 +142,10 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What to compare. `datasets` are canonical folders; `overrides` are dotted fields of RunConfig."""
+    """What to compare. `datasets` are canonical folders; `overrides` are dotted fields of RunConfig.
+
+    `tuned` is the folder of the tuned configs, None to do without: see `sweeps.tuned`.
+    """
 
     name: str
     methods: tuple[str, ...]
@@ -147,6 +153,7 @@ class Study:
     seeds: int = 1
     profile: str = "small"
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    tuned: Path | None = None
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -162,15 +169,16 @@ class Study:
         cells: list[Cell] = []
         runs: dict[str, Run] = {}
         folders: dict[str, str] = {}
-        for folder, dataset in self._load():
+        for folder, dataset in load_datasets(self.datasets):
             folders[dataset.fingerprint] = str(folder)
             for seed in range(self.seeds):
                 first: dict[str, str] = {}
                 for method in dict.fromkeys(self.methods):
-                    overrides = self._own(method)
-                    run = run_config(method, dataset, seed, self.profile, overrides)
+                    overrides = own_overrides(self.overrides, method, self.methods)
+                    found = tuned_for(self.tuned, method, dataset, self.profile)
+                    run = run_config(method, dataset, seed, self.profile, overrides, found.overrides)
                     same = first.setdefault(run.recommender_key, method)
-                    for stage_run in _stages(run, method, str(folder)):
+                    for stage_run in stage_runs(run, method, str(folder)):
                         runs.setdefault(stage_run.key, stage_run)
                     cells.append(
                         Cell(
@@ -181,41 +189,42 @@ class Study:
                             seed=seed,
                             quantizer_key=run.quantizer_key,
                             run_key=run.recommender_key,
-                            note=_note(method, same, dataset, set(self.overrides) - set(overrides)),
+                            tuned=found.note,
+                            note=_note(method, same, dataset, set(self.overrides) - set(overrides), found.note),
                         )
                     )
         runs = dict(sorted(runs.items(), key=lambda item: item[1].stage))  # quantizers first
         recommenders = [key for key, run in runs.items() if run.stage == "recommender"]
         quantizers = [key for key, run in runs.items() if run.stage == "quantizer"]
-        scores = {key: score for key in recommenders if (score := _score(store, key)) is not None}
+        scores = {key: score for key in recommenders if (score := selected_score(store, key)) is not None}
         done = frozenset([*scores, *(key for key in quantizers if store.has("quantizer", key))])
         return Plan(study=self, cells=tuple(cells), runs=runs, done=done, scores=scores, folders=folders)
 
-    def _own(self, method: str) -> dict[str, Any]:
-        """The overrides for a method: those that it has a field for, and those that no method has: an error."""
-        others = [path for path in self.overrides if any(has_field(other, path) for other in self.methods)]
-        return {p: value for p, value in self.overrides.items() if p not in others or has_field(method, p)}
 
-    def _load(self) -> list[tuple[Path, Dataset]]:
-        """Each data set once, under its absolute folder (workers change their working directory)."""
-        loaded: dict[str, tuple[Path, Dataset]] = {}
-        for folder in dict.fromkeys(Path(f).expanduser().resolve() for f in self.datasets):
-            dataset = load_dataset(folder)
-            require_targets(dataset)
-            other = loaded.setdefault(dataset.name, (folder, dataset))
-            if other[1].fingerprint != dataset.fingerprint:
-                raise InputError(
-                    f"{other[0]} and {folder} are different data sets named {dataset.name!r}", "rename one"
-                )
-        return list(loaded.values())
+def own_overrides(overrides: Mapping[str, Any], method: str, methods: Collection[str]) -> dict[str, Any]:
+    """The overrides for one of the methods: those that it has a field for, and those that none has: an error."""
+    others = [path for path in overrides if any(has_field(other, path) for other in methods)]
+    return {p: value for p, value in overrides.items() if p not in others or has_field(method, p)}
 
 
-def _stages(run: RunConfig, method: str, folder: str) -> list[Run]:
+def load_datasets(folders: Collection[Path]) -> list[tuple[Path, Dataset]]:
+    """Each data set once, under its absolute folder (workers change their working directory)."""
+    loaded: dict[str, tuple[Path, Dataset]] = {}
+    for folder in dict.fromkeys(Path(f).expanduser().resolve() for f in folders):
+        dataset = load_dataset(folder)
+        require_targets(dataset)
+        other = loaded.setdefault(dataset.name, (folder, dataset))
+        if other[1].fingerprint != dataset.fingerprint:
+            raise InputError(f"{other[0]} and {folder} are different data sets named {dataset.name!r}", "rename one")
+    return list(loaded.values())
+
+
+def stage_runs(run: RunConfig, method: str, folder: str) -> list[Run]:
     """The runs that a method's run consists of: its teacher's, its quantizer, its recommender."""
     about: dict[str, Any] = {"config": run, "folder": folder}
     name, stages = f"{run.dataset} {method} seed {run.seed}", []
     if run.teacher is not None:
-        stages += _stages(run.teacher, str(METHODS[method].teacher), folder)
+        stages += stage_runs(run.teacher, str(METHODS[method].teacher), folder)
     if run.quantizer_key is not None:
         needs = None if run.teacher is None else run.teacher.recommender_key
         stages.append(Run(stage="quantizer", key=run.quantizer_key, name=f"{name} quantizer", needs=needs, **about))
@@ -223,26 +232,12 @@ def _stages(run: RunConfig, method: str, folder: str) -> list[Run]:
     return [*stages, Run(stage="recommender", key=run.recommender_key, **about)]
 
 
-def _note(method: str, same: str, dataset: Dataset, without: Collection[str]) -> str | None:
+def _note(method: str, same: str, dataset: Dataset, without: Collection[str], tuned: str | None) -> str | None:
     """What a reader of the cell has to know: modalities that the data set lacks, overrides that are not this method's,
-    and that the run is another's too."""
+    tuned configs, and that the run is another's too."""
     absent = lacking(method, dataset)
     notes = [f"without {' and '.join(absent)}: {dataset.name} has none"] if absent else []
     notes += [f"has no field {path}" for path in sorted(without)]
+    notes += [tuned] if tuned else []
     notes += [f"the same run as {same}"] if same != method else []
     return "; ".join(notes) or None
-
-
-def _score(store: Store, key: str) -> float | None:
-    """Validation NDCG@10 that selected a published recommender; None if there is none, or a damaged one.
-
-    It is the score that a run reports while it trains, so that finished and running runs can be compared.
-    """
-    if not store.has("recommender", key):
-        return None
-    try:
-        row = store.read_json("recommender", key, "row.json")
-        return row.get("selected_by", row["scores"]["valid"])["ndcg@10"]
-    except InputError as error:
-        log.warning("%s", error)
-        return None

@@ -24,7 +24,7 @@ from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, run_config
 from bbqrec.store import Store
 from sweeps.ablations import VARIANTS, Ablations
-from sweeps.command import EMBEDDED, _completed, _embedded, _overrides, main
+from sweeps.command import EMBEDDED, _completed, embedded, main, overrides
 from sweeps.ledger import Ledger
 from sweeps.study import Study
 
@@ -66,13 +66,13 @@ def test_what_argparse_would_drop_silently_is_refused():
 
 
 def test_overrides_are_name_value_pairs():
-    assert _overrides(["quantizer.levels=4", "quantizer.components=id,text"]) == {
+    assert overrides(["quantizer.levels=4", "quantizer.components=id,text"]) == {
         "quantizer.levels": "4",
         "quantizer.components": "id,text",
     }
     for words in (["levels"], ["=4"], ["levels="], ["a=1", "a=2"]):
         with pytest.raises(InputError, match="--set"):
-            _overrides(words)
+            overrides(words)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_an_embedded_data_set_of_another_generator_is_generated_anew(here, monke
         (folder / "dataset.json").write_text(json.dumps(header) if spoil == "version" else "{")
     for generated in (True, False):
         before = folder.stat().st_ino
-        assert load_dataset(_embedded(Store(here / "runs"))).fingerprint == expected
+        assert load_dataset(embedded(Store(here / "runs"))).fingerprint == expected
         assert (folder.stat().st_ino != before) == generated == ("generated anew" in caplog.text)
         caplog.clear()
 

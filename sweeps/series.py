@@ -10,7 +10,7 @@ from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset
 from bbqrec.store import Store
 from sweeps.scores import Curve, known_curve
-from sweeps.search_spaces import default, space_of
+from sweeps.search_spaces import Choices, default, space_of
 from sweeps.study import Run, stage_runs
 from sweeps.trials import Budget, Trial, chosen, stopped_at, suggestion
 from sweeps.tuned import tuned_for
@@ -47,7 +47,7 @@ class Series:
     """Suggests, round after round, what to try next. Trial 0 is the default: profile and `overrides`, the user's.
 
     `tuned` is the folder with the tuned configs, from which a teacher takes its own; `after` is the teacher's series,
-    if it is tuned as well.
+    if it is tuned as well. Raises InputError for overrides that do not go with every value of the space.
     """
 
     def __init__(
@@ -68,6 +68,9 @@ class Series:
         start = self.run_of({})
         self.space = space_of(method, start, overrides)
         self.default = {path: default(start, path) for path in self.space}
+        for path, domain in self.space.items():
+            for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
+                self.run_of({path: value})  # what the user's overrides rule out is found out now
         self.told: dict[int, Trial] = {}
         self.at_hand: dict[int, AtHand] = {}
         self.failed: str | None = None

@@ -85,6 +85,7 @@ class Tuning(SweepCommand):
         ledger.write(final=True)  # a folder that cannot be written is found out before the first epoch
         compute(ledger, resources, console=console, stopper=Stopper(ledger))
         console.print(summary(ledger))
+        console.print("\n".join(map(_outcome, ledger.series)), highlight=False, markup=False, soft_wrap=True)
         return _status(ledger)
 
     def series(self, datasets: list[tuple[Path, Dataset]], given: dict[str, str], budget: Budget) -> list[Series]:
@@ -170,24 +171,22 @@ def summary(ledger: TuningLedger) -> Table:
         table.add_column(column)
     for column in ("trials", "stopped", "diverged", "epochs", "best", "default's"):
         table.add_column(column, justify="right")
-    table.add_column("chosen", overflow="fold")
     for series in ledger.series:
         trials, best = series.trials, series.chosen
         ends = [trial.end for trial in trials]
         figures = (len(trials), ends.count("stopped"), ends.count("diverged"), sum(len(t.scores) for t in trials))
         scores = [best and best.score, trials[0].score if trials else None]
         shown = [f"{score:.4f}" if score is not None else "-" for score in scores]
-        table.add_row(series.dataset.name, series.method, *map(str, figures), *shown, _chosen(series))
+        table.add_row(series.dataset.name, series.method, *map(str, figures), *shown)
     return table
 
 
-def _chosen(series: Series) -> str:
-    if series.failed is not None:
-        return f"failed: {series.failed}"
-    if series.chosen is None:
-        return "every trial diverged" if series.complete else "-"
-    values = " ".join(f"{path}={value:g}" for path, value in series.chosen.overrides.items())
-    return f"the default: {values}" if series.chosen.number == 0 else values
+def _outcome(series: Series) -> str:
+    """What was chosen, or why nothing was."""
+    if series.chosen is not None:
+        values = " ".join(f"{path}={value:g}" for path, value in series.chosen.overrides.items())
+        return f"{series.name}: {values}{' (the default)' if series.chosen.number == 0 else ''}"
+    return f"{series.name}: {series.failed or ('every trial diverged' if series.complete else 'not finished')}"
 
 
 def _joined(values: tuple[float, ...]) -> str:

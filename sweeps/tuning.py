@@ -6,8 +6,8 @@
 Writes sweeps/tuned/<data set>/<method>.json, which the studies use from then on (`--untuned` leaves them alone). What
 is tried: `search_spaces.py`; the default config comes first. TPE suggests, ASHA stops. A trial trains stage 2 and
 validates, nothing reads the test split; a new quantizer is trained in full, by its profile. Cost: at most methods x
-trials x epochs, and a quantizer for every new choice of its fields; on the embedded data set SASRec takes 2 minutes on
-a CPU core. The same command again computes only what is missing, also after a fault.
+trials x epochs, and a quantizer for every new choice of its fields. The same command again computes only what is
+missing, also after a fault.
 """
 
 import sys
@@ -169,7 +169,7 @@ def summary(ledger: TuningLedger) -> Table:
     table = Table(title="Tuned by validation NDCG@10", title_justify="left")
     for column in ("data set", "method"):
         table.add_column(column)
-    for column in ("trials", "stopped", "diverged", "epochs", "best", "default's"):
+    for column in ("trials", "stopped", "diverged", "epochs", "best", "default"):
         table.add_column(column, justify="right")
     for series in ledger.series:
         trials, best = series.trials, series.chosen

@@ -38,7 +38,7 @@ class TuningLedger:
 
     def __init__(self, series: Sequence[Series], store: Store, folder: Path, command: str = "") -> None:
         self.series, self.store, self.folder = series, store, folder
-        self.made = {**source_state(), "date": now(), "command": command, "versions": _versions()}
+        self.made = {**source_state(), "command": command, "versions": _versions()}
         self.status: dict[str, Status] = {}
         self.runs: dict[str, Run] = {}
         self.errors: dict[str, str] = {}
@@ -159,7 +159,7 @@ class TuningLedger:
         for series in self.series:
             if series.chosen is not None:
                 try:
-                    write_tuned(self.folder, {**series.described(), "made": self.made})
+                    write_tuned(self.folder, {**series.described(), "made": {**self.made, "date": now()}})
                 except InputError as error:
                     if final:
                         raise

@@ -43,7 +43,6 @@ class TuningLedger:
         self.runs: dict[str, Run] = {}
         self.errors: dict[str, str] = {}
         self.hopeless: set[str] = set()
-        self.best: Best | None = None
         self._advance()
 
     @property
@@ -65,6 +64,16 @@ class TuningLedger:
     def complete(self) -> bool:
         """Whether every trial is told."""
         return all(series.complete for series in self.series)
+
+    @property
+    def best(self) -> Best | None:
+        """The best validation NDCG@10 so far and the trial that has it."""
+        found = [
+            Best(t.score, f"{s.name} trial {t.number}") for s in self.series for t in s.trials if t.score is not None
+        ]
+        at_hand = [trial for series in self.series for trial in series.at_hand.values()]
+        found += [Best(max(t.curve.scores), t.run.name) for t in at_hand if t.curve.scores]
+        return max(found, key=lambda best: best.score, default=None)
 
     @property
     def missing(self) -> list[Run]:
@@ -112,8 +121,6 @@ class TuningLedger:
             if len(scores) < before:  # a report was lost with a worker, but not its checkpoint
                 scores = known_curve(self.store, trial.store_key).scores
             series.at_hand[number] = replace(trial, curve=Curve(scores=(*scores[:before], score)))
-            if self.best is None or score > self.best.score:
-                self.best = Best(score, trial.run.name)
 
     def stops(self, key: str, metrics: Mapping[str, Any]) -> bool:
         """Whether ASHA stops the run after this report."""

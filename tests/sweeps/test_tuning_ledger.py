@@ -143,6 +143,7 @@ def test_a_tuning_that_is_cut_goes_on_as_if_it_had_not_been(ledger_of, cut):
     assert len(before) == cut and sorted(computed(ledger)) == sorted(computed(straight))
 
     again = ledger_of("sasrec", "tiger")
+    assert again.best == straight.best and again.best.score == max(s.chosen.score for s in straight.series)
     assert again.complete and again.missing == [] and told(again) == told(straight)
     longer = ledger_of("sasrec", "tiger", budget=replace(BUDGET, trials=7))
     assert [len(series.told) for series in longer.series] == [6, 6]

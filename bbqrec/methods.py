@@ -97,10 +97,16 @@ KINDS = {config.kind: type(config) for m in METHODS.values() for config in (m.qu
 
 
 def run_config(
-    method: str, dataset: Dataset, seed: int, profile: str = "paper", overrides: Overrides | None = None
+    method: str,
+    dataset: Dataset,
+    seed: int,
+    profile: str = "paper",
+    overrides: Overrides | None = None,
+    tuned: Mapping[str, Overrides] | None = None,
 ) -> RunConfig:
-    """The complete run of a method on a data set: profile first, then overrides.
+    """The complete run of a method on a data set: profile first, then what was `tuned`, then overrides.
 
+    `tuned` holds overrides by method, the method's own and its teacher's.
     Modalities that the data set has no features for are left out, so that on a data set without images the full model
     and `w/o image` are one run. A teacher is run with the same profile, and with those of the overrides that it has a
     field for. Raises InputError for an unknown method or profile, an override that is misspelt or no field of a stage
@@ -109,7 +115,8 @@ def run_config(
     require_known("method", method, METHODS)
     require_known("profile", profile, PROFILES)
     overrides = dict(overrides or {})
-    for path, value in overrides.items():
+    own = {**(tuned or {}).get(method, {}), **overrides}
+    for path, value in own.items():
         stage, _, name = path.partition(".")
         if stage not in ("quantizer", "recommender") or not name:
             what = f"override {path}={value!r} names no field of a stage"
@@ -118,7 +125,7 @@ def run_config(
     teacher = None
     if chosen.teacher is not None:
         taught = {path: value for path, value in overrides.items() if has_field(chosen.teacher, path)}
-        teacher = run_config(chosen.teacher, dataset, seed, profile, taught)
+        teacher = run_config(chosen.teacher, dataset, seed, profile, taught, tuned)
         overrides = {path: value for path, value in overrides.items() if _has_own(method, path) or path not in taught}
     run = RunConfig(
         dataset=dataset.name,
@@ -128,9 +135,9 @@ def run_config(
         recommender=chosen.recommender,
         teacher=teacher,
     )
-    if run.quantizer is None and any(path.startswith("quantizer.") for path in overrides):
+    if run.quantizer is None and any(path.startswith("quantizer.") for path in own):
         raise InputError(f"method {method} has no quantizer", "leave out the overrides of quantizer")
-    run = with_overrides(with_overrides(run, dict(chosen.profiles[profile])), overrides)
+    run = with_overrides(with_overrides(run, dict(chosen.profiles[profile])), own)
     quantizer = None if run.quantizer is None else _served(run.quantizer, method, dataset)
     return replace(run, quantizer=quantizer, recommender=_served(run.recommender, method, dataset))
 

@@ -26,7 +26,7 @@ from bbqrec.schema import Codes, Dataset, EpochReport
 from bbqrec.store import Store
 from bbqrec.training import Trainer
 
-QUANTIZER, RECOMMENDER = "quantizer", "recommender"
+QUANTIZER, RECOMMENDER, TRIAL = "quantizer", "recommender", "trial"
 Files = dict[str, bytes]
 
 
@@ -70,7 +70,7 @@ def run_quantizer(
     place = resolve_device(device)
     log = RunLog.begin()
     trainer = _quantizer_trainer(run, dataset, store, place)
-    yield from _epochs(QUANTIZER, key, trainer.config, trainer, store, attempt, log)
+    yield from _epochs(QUANTIZER, QUANTIZER, key, trainer.config, trainer, store, attempt, log)
     codes = trainer.model.codes(dataset.num_items)
     row = quantizer_row(key, trainer, codes, log, place, provenance or {})
     _publish(
@@ -98,41 +98,40 @@ def run_recommender(
     attempt: str,
     provenance: Mapping[str, Any] | None = None,
     device: str = "auto",
+    trial: bool = False,
 ) -> Iterator[EpochReport]:
     """Stage 2. Publishes ranks_valid.npy, ranks_test.npy, model.safetensors, config.json, metrics.jsonl, row.json.
 
     A model over items also leaves item_vectors.npy. Raises InputError if the run has a quantizer and it is not in the
-    store.
+    store. A `trial` of tuning ends with its last epoch: nothing is judged, the test split is not read. It publishes
+    config.json, metrics.jsonl and a row.json without scores, under the same key but a kind of its own.
     """
-    key = run.recommender_key
-    if store.has(RECOMMENDER, key):
+    key, kind = run.recommender_key, TRIAL if trial else RECOMMENDER
+    if store.has(kind, key):
         return
     _check_data(run, dataset)
     codes = None if run.quantizer is None else load_codes(run, store)
     place = resolve_device(device)
     log = RunLog.begin()
     trainer = RecommenderTrainer(run.recommender, dataset, codes, run.seed, place)
-    yield from _epochs(RECOMMENDER, key, run.recommender, trainer, store, attempt, log)
+    yield from _epochs(kind, RECOMMENDER, key, run.recommender, trainer, store, attempt, log)
     judged = time.perf_counter()
-    ranks = {split: trainer.judge(split) for split in ("valid", "test")}
+    ranks = {} if trial else {split: trainer.judge(split) for split in ("valid", "test")}
     log.seconds += time.perf_counter() - judged
     first = None if run.quantizer_key is None else store.read_json(QUANTIZER, run.quantizer_key, "row.json")
     row = recommender_row(run, first, trainer, ranks, log, place, provenance or {})
+    files = {"config.json": to_bytes(run.described()), "row.json": to_bytes(row)}
+    _publish(store, kind, key, attempt, log, files | ({} if trial else _judged(trainer, ranks)))
+
+
+def _judged(trainer: RecommenderTrainer, ranks: Mapping[str, np.ndarray]) -> Files:
+    """The ranks, and the selected checkpoint that they are of."""
     vectors = trainer.task.item_vectors()
-    _publish(
-        store,
-        RECOMMENDER,
-        key,
-        attempt,
-        log,
-        {
-            **{f"ranks_{split}.npy": _npy(found) for split, found in ranks.items()},
-            **({} if vectors is None else {"item_vectors.npy": _npy(vectors)}),
-            "model.safetensors": save({k: v.cpu().contiguous() for k, v in trainer.best.items()}),
-            "config.json": to_bytes(run.described()),
-            "row.json": to_bytes(row),
-        },
-    )
+    return {
+        **{f"ranks_{split}.npy": _npy(found) for split, found in ranks.items()},
+        **({} if vectors is None else {"item_vectors.npy": _npy(vectors)}),
+        "model.safetensors": save({k: v.cpu().contiguous() for k, v in trainer.best.items()}),
+    }
 
 
 def load_codes(run: RunConfig, store: Store) -> Codes:
@@ -184,6 +183,7 @@ def _quantizer_trainer(
 
 
 def _epochs(
+    kind: str,
     stage: str,
     key: str,
     config: QuantizerConfig | LetterQuantizerConfig | TrainingConfig,
@@ -192,11 +192,11 @@ def _epochs(
     attempt: str,
     log: RunLog,
 ) -> Iterator[EpochReport]:
-    """Train to the end from the newest checkpoint. A checkpoint is saved before its epoch is reported.
+    """Train to the end from the newest checkpoint. A checkpoint is saved, as `kind`, before its epoch is reported.
 
     Raises Diverged for a loss that is not finite: the config asks for steps too large.
     """
-    saved = store.load_progress(stage, key)
+    saved = store.load_progress(kind, key)
     if saved is not None:
         trainer.unpack(saved.files["state.safetensors"])
         log.resume(saved.files["log.json"])
@@ -212,7 +212,7 @@ def _epochs(
         log.seconds += time.perf_counter() - begun
         log.metrics.append({"epoch": trainer.epoch, **metrics})
         files: Files = {"state.safetensors": trainer.pack(), "log.json": log.pack()}
-        store.save_progress(stage, key, attempt, trainer.epoch, files)
+        store.save_progress(kind, key, attempt, trainer.epoch, files)
         yield EpochReport(stage=stage, epoch=trainer.epoch, epochs=config.epochs, metrics=metrics)
 
 

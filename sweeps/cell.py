@@ -23,6 +23,8 @@ class Cell:
     setting: str | None = None
     quantizer_key: str | None
     run_key: str
+    tuned: str | None = None
+    """The tuned configs that it uses, or why it does not use one that is there."""
     note: str | None = None
 
 
@@ -31,11 +33,12 @@ def described(setting: Mapping[str, Any]) -> str | None:
     return " ".join(f"{field}={value}" for field, value in setting.items()) or None
 
 
-def note(method: str, same: str, dataset: Dataset, without: Collection[str]) -> str | None:
+def note(method: str, same: str, dataset: Dataset, without: Collection[str], tuned: str | None) -> str | None:
     """What a reader of the cell has to know: modalities that the data set lacks, overrides that are not this method's,
-    and that the run is another's too."""
+    tuned configs, and that the run is another's too."""
     absent = lacking(method, dataset)
     notes = [f"without {' and '.join(absent)}: {dataset.name} has none"] if absent else []
     notes += [f"has no field {path}" for path in sorted(without)]
+    notes += [tuned] if tuned else []
     notes += [f"the same run as {same}"] if same != method else []
     return "; ".join(notes) or None

@@ -1,4 +1,4 @@
-"""The command line that all studies share: parse, plan, launch, report."""
+"""The command line that all studies share: parse, plan, launch, report; and what tuning has in common with them."""
 
 import logging
 import shlex
@@ -19,6 +19,7 @@ from sweeps.connection import AUTO
 from sweeps.launch import Resources, launch
 from sweeps.ledger import Ledger
 from sweeps.study import Study
+from sweeps.tuned import TUNED
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +36,11 @@ class Command(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyCommand:
-    """Options of every study. A study adds its `name`, its variants and the tables that it prints."""
+class SweepCommand:
+    """Options of every command that makes many runs: what they are of, where they go, what each gets."""
 
-    variants: tuple[str, ...]
-    """Methods to compare, out of `bbqrec methods`."""
-    out: Path
-    """Folder of the tables and figures."""
     dataset: tuple[Path, ...] = ()
     """Folders written by `bbqrec prepare`. Default: the embedded synthetic data set, generated when first needed."""
-    seeds: int = 1
-    """Number of seeds: 0, 1, ..., SEEDS - 1."""
     profile: str | None = None
     """Sizes: paper, small (trains on two CPU cores) or tiny. Default: tiny for the embedded data set, else small."""
     set: tuple[str, ...] = ()
@@ -68,6 +63,42 @@ class StudyCommand:
     """Print the plan and stop."""
 
     name: ClassVar[str]
+
+    @property
+    def size(self) -> str:
+        """The profile that is asked for, or the one that suits the data set."""
+        return self.profile or ("small" if self.dataset else "tiny")
+
+    def resources(self) -> Resources:
+        return Resources(
+            cluster=self.cluster,
+            shared_store=self.shared_store,
+            gpus_per_run=self.gpus_per_run,
+            cpus_per_run=self.cpus_per_run,
+            max_concurrent=self.max_concurrent,
+            dashboard=self.dashboard,
+        )
+
+    def opened(self) -> Store:
+        """The store. Nothing is written by a dry run, except the embedded data set, which lies there."""
+        return Store(self.store, writable=not (self.dry_run and self.dataset))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyCommand(SweepCommand):
+    """Options of every study. A study adds its `name`, its variants and the tables that it prints."""
+
+    variants: tuple[str, ...]
+    """Methods to compare, out of `bbqrec methods`."""
+    out: Path
+    """Folder of the tables and figures."""
+    seeds: int = 1
+    """Number of seeds: 0, 1, ..., SEEDS - 1."""
+    tuned: str = str(TUNED)
+    """Folder of the tuned configs (python sweeps/tuning.py), which apply between the profile and --set."""
+    untuned: bool = False
+    """Leave the tuned configs alone. So does an empty --tuned."""
+
     prints: ClassVar[tuple[str, ...]] = ()
 
     def options(self) -> dict[str, Any]:
@@ -76,24 +107,18 @@ class StudyCommand:
 
     def run(self, console: Console, command: str) -> int:
         """Exit status: 0 with every cell done, 1 if one failed, 130 after an interrupt."""
-        resources = Resources(
-            cluster=self.cluster,
-            shared_store=self.shared_store,
-            gpus_per_run=self.gpus_per_run,
-            cpus_per_run=self.cpus_per_run,
-            max_concurrent=self.max_concurrent,
-            dashboard=self.dashboard,
-        )
+        resources = self.resources()
         study = Study(
             name=self.name,
             methods=self.variants,
             datasets=self.dataset or (Path(EMBEDDED),),
             seeds=self.seeds,
-            profile=self.profile or ("small" if self.dataset else "tiny"),
+            profile=self.size,
             overrides=overrides(self.set),
+            tuned=None if self.untuned or not self.tuned else tuned_folder(self.tuned),
             **self.options(),
         )
-        store = Store(self.store, writable=not (self.dry_run and self.dataset))  # the embedded data set lies there
+        store = self.opened()
         if not self.dataset:
             study = replace(study, datasets=(embedded(store),))
         plan = study.plan(store)
@@ -136,6 +161,14 @@ def _completed(words: list[str]) -> list[str]:
         if word == "--cluster" and (index + 1 == len(words) or words[index + 1].startswith("--")):
             completed.append(AUTO)
     return completed
+
+
+def tuned_folder(folder: str) -> Path:
+    """A --tuned folder. Raises InputError if it is not there; the default one need not be."""
+    path = Path(folder).expanduser()
+    if not path.is_dir() and path != TUNED:
+        raise InputError(f"--tuned {folder} is no folder", "give one that sweeps/tuning.py wrote, or --untuned")
+    return path
 
 
 def overrides(pairs: Sequence[str]) -> dict[str, str]:

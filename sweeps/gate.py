@@ -10,33 +10,29 @@ from ray.tune.search import Searcher
 
 from sweeps.ledger import Ledger
 from sweeps.study import Run
+from sweeps.tuning_ledger import TuningLedger
 
 
 class Gate(Searcher):
-    """Hands the plan's missing runs to Tune, at most `concurrency` at a time; `describe` makes a run's trial config.
-
-    Recommenders that can start come first, so whole cells are finished early.
-    """
+    """Hands a ledger's waiting runs to Tune, at most `concurrency` at a time; `describe` makes a run's trial config."""
 
     def __init__(
-        self, ledger: Ledger, describe: Callable[[Run], dict[str, Any]], concurrency: int | None = None
+        self, ledger: Ledger | TuningLedger, describe: Callable[[Run], dict[str, Any]], concurrency: int | None = None
     ) -> None:
         super().__init__(metric=None, mode=None)
         self.ledger, self.describe, self.concurrency = ledger, describe, concurrency
-        self.waiting = sorted(ledger.plan.missing, key=lambda run: run.stage != "recommender")
         self.live: dict[str, Run] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next run that can start, None if there is none yet, FINISHED if there will be none."""
-        status = self.ledger.status
-        self.waiting = [run for run in self.waiting if status[run.key] == "pending"]
-        if not self.waiting:
+        begun = {run.key for run in self.live.values()}
+        waiting = [run for run in self.ledger.waiting() if run.key not in begun]
+        if not waiting and self.ledger.settled:
             return Searcher.FINISHED
         if self.concurrency is not None and len(self.live) >= self.concurrency:
             return None
-        for run in self.waiting:
-            if run.needs is None or status[run.needs] == "done":
-                self.waiting.remove(run)
+        for run in waiting:
+            if run.needs is None or self.ledger.status[run.needs] == "done":
                 self.live[trial_id] = run
                 return self.describe(run)
         return None

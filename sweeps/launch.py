@@ -21,6 +21,7 @@ from sweeps.ledger import Ledger
 from sweeps.progress import Progress
 from sweeps.study import Plan, Run
 from sweeps.trainable import train, trial_config
+from sweeps.tuning_ledger import TuningLedger
 
 RETRIES = 2
 """Times that a failed run is tried again before it counts as failed."""
@@ -60,20 +61,39 @@ def launch(
     A killed driver loses nothing but the epoch at hand: plan and launch again. `stages` is for tests.
     """
     ledger = Ledger(plan, store, command)
-    if plan.missing:
+    compute(ledger, resources, console=console, stages=stages)
+    return ledger
+
+
+def compute(
+    ledger: Ledger | TuningLedger,
+    resources: Resources,
+    *,
+    console: Console,
+    stages: str = "bbqrec.stages",
+    stopper: tune.Stopper | None = None,
+) -> None:
+    """Runs what a ledger hands out, until nothing is missing, and has it write its files."""
+    store = ledger.store
+    if ledger.missing:
         with connection.session(resources.cluster, dashboard=resources.dashboard):
             connection.check_store(store, resources.shared_store)
             ledger.write()
             if resources.cluster is not None and (resources.shared_store or not store.is_local):
-                _share_datasets(plan, store)
-            _run(ledger, resources, console, stages)
+                for fingerprint, folder in ledger.folders.items():  # for nodes that do not see their folders
+                    store.publish("dataset", fingerprint, Path(folder), attempt="driver")
+            _run(ledger, resources, console, stages, stopper)
     ledger.write(final=True)
-    return ledger
 
 
-def _run(ledger: Ledger, resources: Resources, console: Console, stages: str) -> None:
-    plan = ledger.plan
-    cpus, gpus, slots = allot(resources, nodes(), len({cell.run_key for cell in plan.cells}))
+def _run(
+    ledger: Ledger | TuningLedger,
+    resources: Resources,
+    console: Console,
+    stages: str,
+    stopper: tune.Stopper | None,
+) -> None:
+    cpus, gpus, slots = allot(resources, nodes(), ledger.side_by_side)
     if slots < 1:
         what = f"a run of {cpus:g} CPUs and {gpus:g} GPUs fits on no node"
         if resources.cluster is None:
@@ -93,16 +113,17 @@ def _run(ledger: Ledger, resources: Resources, console: Console, stages: str) ->
             tune.with_resources(train, {"cpu": cpus, "gpu": gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=Gate(ledger, describe, concurrency),
-                num_samples=len(plan.missing),
+                num_samples=ledger.limit,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: trial.config["name"],
                 trial_dirname_creator=lambda trial: f"{trial.config['stage']}-{trial.config['key']}",
             ),
             run_config=tune.RunConfig(
-                name=plan.study.name,
+                name=ledger.name,
                 storage_path=str(logs),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 callbacks=[progress],
+                stop=stopper,
                 log_to_file=True,
                 verbose=0,
             ),
@@ -132,9 +153,3 @@ def allot(resources: Resources, machines: Sequence[tuple[float, float]], runs: i
         gpus = 1.0 if any(g for _, g in machines) else 0.0
     slots = sum(int(min(c / cpus, g / gpus if gpus else c / cpus) + 1e-9) for c, g in machines)
     return cpus, gpus, min(slots, resources.max_concurrent or slots)
-
-
-def _share_datasets(plan: Plan, store: Store) -> None:
-    """Puts the data sets in the store, from where nodes that do not see their folders take them."""
-    for fingerprint, folder in plan.folders.items():
-        store.publish("dataset", fingerprint, Path(folder), attempt="driver")

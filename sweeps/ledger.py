@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 from bbqrec.errors import InputError
 from bbqrec.store import Store
-from sweeps.study import Plan
+from sweeps.scores import SCORE
+from sweeps.study import Plan, Run
 
 Status = Literal["pending", "running", "done", "failed"]
 log = logging.getLogger(__name__)
-
-SCORE = "valid/ndcg@10"
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,15 @@ class Best:
 class Ledger:
     """Status of every run of a plan. `command` is kept in the study file."""
 
+    settled = True
+    """The plan has named every run."""
+
     def __init__(self, plan: Plan, store: Store, command: str = "") -> None:
         self.plan, self.store, self.command = plan, store, command
+        self.name, self.folders, self.runs = plan.study.name, plan.folders, plan.runs
+        self.missing, self.limit = plan.missing, len(plan.missing)
+        self.side_by_side = len({cell.run_key for cell in plan.cells})
+        self.unplanned: dict[str, int] = {}
         self.created = datetime.now(UTC).isoformat(timespec="seconds")
         self.status: dict[str, Status] = {key: "done" if key in plan.done else "pending" for key in plan.runs}
         self.errors: dict[str, str] = {}
@@ -39,6 +45,11 @@ class Ledger:
         self.best: Best | None = None
         for key, score in plan.scores.items():
             self._score(key, score)
+
+    def waiting(self) -> list[Run]:
+        """The runs that are not begun, recommenders first: so whole cells are finished early."""
+        pending = [run for run in self.missing if self.status[run.key] == "pending"]
+        return sorted(pending, key=lambda run: run.stage != "recommender")
 
     def start(self, key: str) -> None:
         """A trial of the run has begun (or begun again)."""
@@ -82,7 +93,7 @@ class Ledger:
     @property
     def wanted(self) -> list[str]:
         """The runs that are done or have to be computed."""
-        return [*self.plan.done, *(run.key for run in self.plan.missing)]
+        return [*self.plan.done, *(run.key for run in self.missing)]
 
     @property
     def complete(self) -> bool:

@@ -1,6 +1,7 @@
 """Live progress of a study: a panel on a terminal, a line every few seconds elsewhere."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from sweeps.ledger import Ledger
 from sweeps.trainable import HOPELESS
+from sweeps.tuning_ledger import TuningLedger
 
 LINE_SECONDS = 10.0
 PANEL_SECONDS = 0.5
@@ -26,13 +28,17 @@ class Progress(Callback):
     """
 
     def __init__(
-        self, ledger: Ledger, console: Console, slots: int, clock: Callable[[], float] = time.monotonic
+        self,
+        ledger: Ledger | TuningLedger,
+        console: Console,
+        slots: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger, self.console, self.slots, self.clock = ledger, console, slots, clock
         self.started, self.shown = clock(), float("-inf")
         self.epochs: dict[str, tuple[int, int]] = {}
         self.last: dict[str, float] = {}
-        self.costs: dict[str, list[float]] = {"quantizer": [], "recommender": []}
+        self.costs: dict[str, list[float]] = defaultdict(list)
         self.live: Live | None = None
         self._open = ExitStack()
 
@@ -105,7 +111,7 @@ class Progress(Callback):
     def panel(self) -> Table:
         """The state and the running runs with their epochs."""
         table = Table(title=Text(self.line()), title_justify="left", show_header=False, box=None)
-        for key, run in self.ledger.plan.runs.items():
+        for key, run in self.ledger.runs.items():
             if self.ledger.status[key] == "running":
                 epoch, epochs = self.epochs.get(key, (0, run_epochs(run.config, run.stage)))
                 table.add_row(Text(run.name), f"epoch {epoch}/{epochs}")
@@ -113,14 +119,14 @@ class Progress(Callback):
 
     def eta(self) -> float | None:
         """Seconds to go if every run takes all its epochs; None as long as a stage's cost is unknown."""
-        left = 0.0
-        ahead = [run for run in self.ledger.plan.missing if self.ledger.status[run.key] in ("pending", "running")]
+        ahead = [run for run in self.ledger.missing if self.ledger.status[run.key] in ("pending", "running")]
+        to_go = [(stage, epochs) for stage, epochs in self.ledger.unplanned.items() if epochs]
         for run in ahead:
-            costs = self.costs[run.stage]
-            if not costs:
-                return None
             epoch, epochs = self.epochs.get(run.key, (0, run_epochs(run.config, run.stage)))
-            left += (epochs - epoch) * sum(costs) / len(costs)
+            to_go.append((run.stage, epochs - epoch))
+        if not all(self.costs[stage] for stage, _ in to_go):
+            return None
+        left = sum(epochs * sum(self.costs[stage]) / len(self.costs[stage]) for stage, epochs in to_go)
         return left / max(min(self.slots, len(ahead)), 1)
 
 

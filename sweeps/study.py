@@ -5,7 +5,6 @@ same run share it, and what the store holds already is not computed again.
 """
 
 import itertools
-import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -23,10 +22,10 @@ from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset
 from bbqrec.store import Store
 from sweeps.cell import Cell, described, note
+from sweeps.scores import selected_score
+from sweeps.tuned import tuned_for
 
-log = logging.getLogger(__name__)
-
-Stage = Literal["quantizer", "recommender"]
+Stage = Literal["quantizer", "recommender", "trial"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +99,7 @@ class Plan:
         }
 
     def scope(self) -> str:
-        """The data sets, methods, seeds, profile and overrides of the cells, a line each."""
+        """The data sets, methods, seeds, profile, overrides and tuned configs of the cells, a line each."""
         study = self.study
         named = {
             "data sets": dict.fromkeys(cell.dataset for cell in self.cells),
@@ -110,6 +109,8 @@ class Plan:
             "set": [f"{field}={value}" for field, value in study.overrides.items()],
             "settings": [words for setting in study.settings if (words := described(setting))],
         }
+        for said in dict.fromkeys(cell.tuned for cell in self.cells if cell.tuned):
+            named[said] = dict.fromkeys(f"{cell.dataset} {cell.method}" for cell in self.cells if cell.tuned == said)
         return "\n".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
 
     def table(self) -> Table:
@@ -133,7 +134,8 @@ class Study:
     """What to compare. `datasets` are canonical folders; `overrides` are dotted fields of RunConfig.
 
     `settings` are further overrides, of which every cell has one: a value of what the study varies. `stage` is the one
-    whose run the cells show; a study of quantizers trains no recommenders but teachers.
+    whose run the cells show; a study of quantizers trains no recommenders but teachers. `tuned` is the folder of the
+    tuned configs, None to do without: see `sweeps.tuned`.
     """
 
     name: str
@@ -144,6 +146,7 @@ class Study:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     settings: tuple[Mapping[str, Any], ...] = ({},)
     stage: Stage = "recommender"
+    tuned: Path | None = None
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -163,14 +166,15 @@ class Study:
         cells: list[Cell] = []
         runs: dict[str, Run] = {}
         folders: dict[str, str] = {}
-        for folder, dataset in self._load():
+        for folder, dataset in load_datasets(self.datasets):
             folders[dataset.fingerprint] = str(folder)
             for seed, setting in product(range(self.seeds), self.settings):
                 first: dict[str, str] = {}
                 for method in dict.fromkeys(self.methods):
-                    overrides = self._own(method, {**self.overrides, **setting})
-                    run = run_config(method, dataset, seed, self.profile, overrides)
-                    stages = _stages(run, method, str(folder), setting)
+                    overrides = own_overrides({**self.overrides, **setting}, method, self.methods)
+                    found = tuned_for(self.tuned, method, dataset, self.profile)
+                    run = run_config(method, dataset, seed, self.profile, overrides, found.overrides)
+                    stages = stage_runs(run, method, str(folder), setting)
                     stages = stages if self.stage == "recommender" else stages[:-1]
                     same = first.setdefault(stages[-1].key, method)
                     for stage_run in stages:
@@ -185,58 +189,44 @@ class Study:
                             setting=described(setting),
                             quantizer_key=run.quantizer_key,
                             run_key=stages[-1].key,
-                            note=note(method, same, dataset, {*self.overrides, *setting} - set(overrides)),
+                            tuned=found.note,
+                            note=note(method, same, dataset, {*self.overrides, *setting} - set(overrides), found.note),
                         )
                     )
         runs = dict(sorted(runs.items(), key=lambda item: item[1].stage))  # quantizers first
         recommenders = [key for key, run in runs.items() if run.stage == "recommender"]
         quantizers = [key for key, run in runs.items() if run.stage == "quantizer"]
-        scores = {key: score for key in recommenders if (score := _score(store, key)) is not None}
+        scores = {key: score for key in recommenders if (score := selected_score(store, key)) is not None}
         done = frozenset([*scores, *(key for key in quantizers if store.has("quantizer", key))])
         return Plan(study=self, cells=tuple(cells), runs=runs, done=done, scores=scores, folders=folders)
 
-    def _own(self, method: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """The overrides for a method: those that it has a field for, and those that no method has: an error."""
-        others = [path for path in overrides if any(has_field(other, path) for other in self.methods)]
-        return {p: value for p, value in overrides.items() if p not in others or has_field(method, p)}
 
-    def _load(self) -> list[tuple[Path, Dataset]]:
-        """Each data set once, under its absolute folder (workers change their working directory)."""
-        loaded: dict[str, tuple[Path, Dataset]] = {}
-        for folder in dict.fromkeys(Path(f).expanduser().resolve() for f in self.datasets):
-            dataset = load_dataset(folder)
-            require_targets(dataset)
-            other = loaded.setdefault(dataset.name, (folder, dataset))
-            if other[1].fingerprint != dataset.fingerprint:
-                raise InputError(
-                    f"{other[0]} and {folder} are different data sets named {dataset.name!r}", "rename one"
-                )
-        return list(loaded.values())
+def own_overrides(overrides: Mapping[str, Any], method: str, methods: Collection[str]) -> dict[str, Any]:
+    """The overrides for one of the methods: those that it has a field for, and those that none has: an error."""
+    others = [path for path in overrides if any(has_field(other, path) for other in methods)]
+    return {p: value for p, value in overrides.items() if p not in others or has_field(method, p)}
 
 
-def _stages(run: RunConfig, method: str, folder: str, setting: Mapping[str, Any]) -> list[Run]:
+def load_datasets(folders: Collection[Path]) -> list[tuple[Path, Dataset]]:
+    """Each data set once, under its absolute folder (workers change their working directory)."""
+    loaded: dict[str, tuple[Path, Dataset]] = {}
+    for folder in dict.fromkeys(Path(f).expanduser().resolve() for f in folders):
+        dataset = load_dataset(folder)
+        require_targets(dataset)
+        other = loaded.setdefault(dataset.name, (folder, dataset))
+        if other[1].fingerprint != dataset.fingerprint:
+            raise InputError(f"{other[0]} and {folder} are different data sets named {dataset.name!r}", "rename one")
+    return list(loaded.values())
+
+
+def stage_runs(run: RunConfig, method: str, folder: str, setting: Mapping[str, Any] | None = None) -> list[Run]:
     """The runs that a method's run consists of: its teacher's, its quantizer, its recommender."""
     about: dict[str, Any] = {"config": run, "folder": folder}
-    name, stages = " ".join(filter(None, (run.dataset, method, f"seed {run.seed}", described(setting)))), []
+    name, stages = " ".join(filter(None, (run.dataset, method, f"seed {run.seed}", described(setting or {})))), []
     if run.teacher is not None:
-        stages += _stages(run.teacher, str(METHODS[method].teacher), folder, {})
+        stages += stage_runs(run.teacher, str(METHODS[method].teacher), folder)
     if run.quantizer_key is not None:
         needs = None if run.teacher is None else run.teacher.recommender_key
         stages.append(Run(stage="quantizer", key=run.quantizer_key, name=f"{name} quantizer", needs=needs, **about))
     about |= {"name": f"{name} recommender", "needs": run.quantizer_key}
     return [*stages, Run(stage="recommender", key=run.recommender_key, **about)]
-
-
-def _score(store: Store, key: str) -> float | None:
-    """Validation NDCG@10 that selected a published recommender; None if there is none, or a damaged one.
-
-    It is the score that a run reports while it trains, so that finished and running runs can be compared.
-    """
-    if not store.has("recommender", key):
-        return None
-    try:
-        row = store.read_json("recommender", key, "row.json")
-        return row.get("selected_by", row["scores"]["valid"])["ndcg@10"]
-    except InputError as error:
-        log.warning("%s", error)
-        return None

@@ -56,6 +56,7 @@ def train(config: dict[str, Any]) -> None:
     options["device"] = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
     options["provenance"] = config["provenance"]
     compute = stages.run_quantizer if config["stage"] == "quantizer" else stages.run_recommender
+    options |= {"trial": True} if config["stage"] == "trial" else {}
     try:
         for report in compute(run, dataset, store, **options):
             seen = {name: value for name, value in report.metrics.items() if not name.startswith("test")}

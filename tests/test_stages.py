@@ -1,6 +1,7 @@
 """Both stages against a real store: published once, cut anywhere, resumed bit for bit, refused by other configs."""
 
 import io
+import itertools
 import json
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from safetensors.torch import load
 
 from bbqrec.config import QuantizerConfig
 from bbqrec.errors import InputError
+from bbqrec.examples import evaluation_examples
 from bbqrec.methods import has_field, run_config
 from bbqrec.metrics import scores
 from bbqrec.quantizer_training import QuantizerTrainer
@@ -112,6 +114,33 @@ def test_row_holds_scores_costs_and_origin(run, tiny_dataset, straight):
     assert {"version", "commit", "dirty", "host", "device", "torch", "python", "started", "finished"} <= set(
         row["provenance"]
     )
+
+
+def test_a_trial_trains_like_a_run_and_never_reads_the_test_split(run, tiny_dataset, straight, tmp_path, monkeypatch):
+    store, trials = straight[0], Store(tmp_path)
+    trials.publish("quantizer", run.quantizer_key, store.get("quantizer", run.quantizer_key), "copy")
+    read = []
+
+    def examples(dataset, split, max_history):
+        read.append(split)
+        return evaluation_examples(dataset, split, max_history)
+
+    monkeypatch.setattr("bbqrec.recommender_training.evaluation_examples", examples)
+    for _ in range(2):  # cut after two epochs
+        reports = run_recommender(run, tiny_dataset, trials, attempt="a", device="cpu", trial=True)
+        found = list(itertools.islice(reports, 2))
+        assert [(r.stage, r.epochs) for r in found] == [("recommender", 4)] * 2
+        reports.close()
+    assert list(run_recommender(run, tiny_dataset, trials, attempt="a", device="cpu", trial=True)) == []
+    assert list(run_recommender(run, tiny_dataset, trials, attempt="a", device="cpu", trial=True)) == []
+    assert set(read) == {"valid"}
+    key = run.recommender_key
+    assert trials.keys("recommender") == [] and trials.keys("trial") == [key]
+    assert files(trials, "trial", key) == RECORDS
+    assert metrics(trials, "trial", key) == metrics(store, "recommender", key)
+    row, judged = (s.read_json(kind, key, "row.json") for s, kind in ((trials, "trial"), (store, "recommender")))
+    assert row["scores"] == {} and row["selected_by"] == judged["selected_by"] and row["config"] == judged["config"]
+    assert not any("test" in name for line in metrics(trials, "trial", key) for name in line)
 
 
 def test_a_published_stage_is_not_computed_again(run, tiny_dataset, straight, monkeypatch):

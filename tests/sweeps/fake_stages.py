@@ -2,6 +2,7 @@
 
 They keep the contract of bbqrec.stages. The diary is the folder <store>/diary with an event per file; FAKE_STAGES in
 the environment of the workers holds JSON: {"seconds": of an epoch, "fail": {key: message}, "diverge": {key: message}}.
+A trial scores epoch / 100 + dropout; a run, whatever its config, epoch / 100.
 """
 
 import json
@@ -23,10 +24,12 @@ def run_quantizer(run, dataset, store, *, attempt, provenance=None, device="auto
     yield from _stage("quantizer", run.quantizer_key, run.quantizer.epochs, run, store, attempt)
 
 
-def run_recommender(run, dataset, store, *, attempt, provenance=None, device="auto") -> Iterator[EpochReport]:
-    if run.quantizer is not None:
-        assert store.has("quantizer", run.quantizer_key), "started before its quantizer"
-    yield from _stage("recommender", run.recommender_key, run.recommender.epochs, run, store, attempt)
+def run_recommender(
+    run, dataset, store, *, attempt, provenance=None, device="auto", trial=False
+) -> Iterator[EpochReport]:
+    assert run.quantizer is None or store.has("quantizer", run.quantizer_key), "started before its quantizer"
+    stage = "trial" if trial else "recommender"
+    yield from _stage(stage, run.recommender_key, run.recommender.epochs, run, store, attempt)
 
 
 def _stage(stage: str, key: str, epochs: int, run, store, attempt: str) -> Iterator[EpochReport]:
@@ -37,6 +40,8 @@ def _stage(stage: str, key: str, epochs: int, run, store, attempt: str) -> Itera
         store.url, event="begin", stage=stage, key=key, code=bbqrec.__file__, gpu=os.environ.get("CUDA_VISIBLE_DEVICES")
     )
     saved = store.load_progress(stage, key)
+    bonus = run.recommender.dropout if stage == "trial" else 0.0
+    lines = [{"valid/ndcg@10": epoch / 100 + bonus} for epoch in range(1, epochs + 1)]
     for epoch in range(saved.epoch + 1 if saved else 1, epochs + 1):
         time.sleep(settings.get("seconds", 0.02))
         if key in settings.get("fail", {}):
@@ -44,12 +49,14 @@ def _stage(stage: str, key: str, epochs: int, run, store, attempt: str) -> Itera
         if key in settings.get("diverge", {}):
             raise Diverged(settings["diverge"][key], "lower it")
         note(store.url, event="epoch", stage=stage, key=key, epoch=epoch)
-        store.save_progress(stage, key, attempt, epoch, {"state": b"x"})
-        metrics = {"loss": 1.0} if stage == "quantizer" else {"valid/ndcg@10": epoch / 100, "test/ndcg@10": 1.0}
+        log = json.dumps({"metrics": lines[:epoch]}).encode()
+        store.save_progress(stage, key, attempt, epoch, {"state": b"x", "log.json": log})
+        metrics = {"loss": 1.0} if stage == "quantizer" else {**lines[epoch - 1], "test/ndcg@10": 1.0}
         yield EpochReport(stage=stage, epoch=epoch, epochs=epochs, metrics=metrics)
     row = {"run_key": key, "seed": run.seed, "scores": {"valid": {"ndcg@10": epochs / 100}, "test": {"ndcg@10": 0.5}}}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "row.json").write_text(json.dumps(row))
+        Path(folder, "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         store.publish(stage, key, folder, attempt)
     store.clear_progress(stage, key)
     note(store.url, event="end", stage=stage, key=key)

@@ -1,0 +1,148 @@
+"""The command itself: options, bad input in one line, the plan, and one tuning with Ray and the real stages."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bbqrec.data import load_dataset
+from bbqrec.methods import run_config
+from bbqrec.store import Store
+from sweeps import tuning
+from sweeps.ablations import Ablations
+from sweeps.command import main
+from sweeps.search_spaces import TUNABLE
+from sweeps.study import Study
+from sweeps.tuned import read_tuned
+from sweeps.tuning import Stopper, Tuning
+
+
+@pytest.fixture
+def words(folder, tmp_path, monkeypatch) -> list[str]:
+    """The options of a small tuning, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return ["--dataset", str(folder), "--profile", "tiny", "--store", "runs", "--tuned", "tuned"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--methods", "sasrek"], "unknown method 'sasrek': did you mean sasrec?"),
+        (["--methods", "bbqrec/no-mim"], "variant bbqrec/no-mim is not tuned: tune bbqrec"),
+        (["--methods"], "nothing to tune"),
+        (["--trials", "0"], "--trials 0"),
+        (["--epochs", "2", "--grace", "3"], "--grace 3 is longer than a trial"),
+        (["--factor", "1"], "--factor 1"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--set", "recommender.epochs=3"], "use --epochs"),
+        (["--set", "recommender.droput=3"], "did you mean dropout?"),
+        (["--set", "recommender.heads=3"], "heads=3 must divide d_model=32"),
+        (["--cpus-per-run", "0"], "--cpus-per-run 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_starts_nothing(words, capsys, tmp_path, more, said):
+    options = more if more[0] == "--methods" else ["--methods", "sasrec", *more]
+    assert main(Tuning, [*words, *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(words, capsys, tmp_path):
+    (tmp_path / "tuned").write_text("x")
+    assert main(Tuning, [*words, "--methods", "sasrec"]) == 2
+    assert "--tuned 'tuned' is no folder" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_the_plan_and_stops(words, capsys, tmp_path):
+    assert main(Tuning, [*words, "--dry-run", "--trials", "5", "--epochs", "9"]) == 0
+    printed = capsys.readouterr().out
+    assert f"Plan of tuning: {len(TUNABLE)} x 5 trials of 9 epochs, stops at 2, 6" in printed
+    for method in TUNABLE:
+        assert re.search(rf"toy +│ {method} +│ +\d │ +5 │ +0 │ +5 │", printed)
+    assert "sasrec: recommender.learning_rate 0.0003 to 0.005 (default 0.002)" in printed
+    assert not (tmp_path / "tuned").exists() and not (tmp_path / "runs").exists()
+
+
+def test_what_is_set_is_not_tuned(words, capsys):
+    fixed = ["--set", "recommender.dropout=0.3", "quantizer.gamma=2"]
+    assert main(Tuning, [*words, "--methods", "sasrec", "bbqrec", "--dry-run", *fixed]) == 0
+    printed = capsys.readouterr().out
+    assert "set: recommender.dropout=0.3, quantizer.gamma=2" in printed
+    assert "dropout 0" not in printed and "quantizer.gamma 0" not in printed and "quantizer.beta 0.5" in printed
+
+
+def test_a_tuning_that_was_interrupted_says_so(words, capsys, monkeypatch):
+    monkeypatch.setattr(tuning, "compute", lambda *_, **__: None)
+    assert main(Tuning, [*words, "--methods", "sasrec"]) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_a_method_that_failed_is_named_and_the_status_is_1(words, capsys, monkeypatch):
+    def fail(ledger, *_, **__):
+        ledger.fail(ledger.waiting()[0].key, "RuntimeError: no")
+
+    monkeypatch.setattr(tuning, "compute", fail)
+    assert main(Tuning, [*words, "--methods", "sasrec"]) == 1
+    seen = capsys.readouterr()
+    assert "failed: toy sasrec: toy sasrec trial 0: RuntimeError: no; the same command tries it again" in seen.err
+    assert "toy sasrec: toy sasrec trial 0: RuntimeError: no\n" in seen.out
+
+
+def test_ray_stops_what_the_ledger_says():
+    asked = []
+    ledger = SimpleNamespace(stops=lambda key, result: asked.append(key) or result["epoch"] > 1)
+    stopper = Stopper(ledger)
+    results = [{"epoch": epoch, "config": {"key": "k"}} for epoch in (1, 2)]
+    assert [stopper("t", result) for result in results] == [False, True] and asked == ["k", "k"]
+    assert not stopper("t", {"hopeless": "nan", "config": {"key": "k"}}) and not stopper.stop_all()
+    assert Stopper.__getstate__(stopper) == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"), [([], True), (["--untuned"], False), (["--tuned", ""], False), (["--tuned", "no"], None)]
+)
+def test_a_study_uses_the_tuned_folder_unless_told_otherwise(words, tmp_path, monkeypatch, capsys, more, expected):
+    planned, plan = [], Study.plan
+    monkeypatch.setattr(Study, "plan", lambda self, store: planned.append(self) or plan(self, store))
+    (tmp_path / "tuned").mkdir()
+    options = [word for word in words if more[:1] != ["--tuned"] or word not in ("--tuned", "tuned")]
+    status = main(Ablations, [*options, "--dry-run", *more])
+    if expected is None:
+        assert status == 2 and "--tuned no is no folder" in capsys.readouterr().err
+    else:
+        assert status == 0 and planned[0].tuned == (Path("tuned") if expected else None)
+
+
+def test_studies_look_where_tuning_writes():
+    assert Ablations().tuned == Tuning().tuned and not Ablations().untuned
+
+
+@pytest.mark.e2e
+def test_a_real_tuning_with_ray_is_found_again_and_used_by_a_study(words, folder, tmp_path, capsys, monkeypatch):
+    budget = ["--methods", "sasrec", "--trials", "4", "--epochs", "3", "--factor", "2", "--cpus-per-run", "1"]
+    assert main(Tuning, [*words, *budget]) == 0
+    printed = capsys.readouterr().out
+    assert "done 4/4, running 0, failed 0" in printed and "Tuned by validation NDCG@10" in printed
+    assert "toy sasrec: recommender.learning_rate=" in printed
+    store, dataset = Store(tmp_path / "runs"), load_dataset(folder)
+    found = read_tuned(tmp_path / "tuned", "toy", "sasrec")
+    assert [trial["number"] for trial in found["trials"]] == [0, 1, 2, 3]
+    assert {trial["end"] for trial in found["trials"]} <= {"finished", "stopped"}
+    default = run_config("sasrec", dataset, 0, "tiny", {"recommender.epochs": 3})
+    assert found["trials"][0]["key"] == default.recommender_key and found["score"] >= found["default_score"] > 0
+    finished = [trial["key"] for trial in found["trials"] if trial["end"] == "finished"]
+    assert store.keys("trial") == sorted(finished) and store.keys("recommender") == []
+    for trial in found["trials"]:
+        assert len(trial["scores"]) == 3 if trial["end"] == "finished" else len(trial["scores"]) < 3
+        assert store.load_progress("trial", trial["key"]) is None
+
+    monkeypatch.setattr("sweeps.connection.session", None)  # Ray does not even start
+    assert main(Tuning, [*words, *budget]) == 0
+    assert read_tuned(tmp_path / "tuned", "toy", "sasrec") == found
+
+    study = Study(name="s", methods=("sasrec",), datasets=(folder,), profile="tiny", tuned=tmp_path / "tuned")
+    (cell,) = study.plan(store).cells
+    run = run_config("sasrec", dataset, 0, "tiny", found["overrides"])
+    assert cell.run_key == run.recommender_key and cell.note == "tuned config"

@@ -106,8 +106,7 @@ def run_config(
 ) -> RunConfig:
     """The complete run of a method on a data set: profile first, then what was `tuned`, then overrides.
 
-    `tuned` holds overrides by method, the method's own and its teacher's.
-    Modalities that the data set has no features for are left out, so that on a data set without images the full model
+    `tuned` holds overrides by method, the method's own and its teacher's. Modalities that the data set has no features for are left out, so that on a data set without images the full model
     and `w/o image` are one run. A teacher is run with the same profile, and with those of the overrides that it has a
     field for. Raises InputError for an unknown method or profile, an override that is misspelt or no field of a stage
     (data set and seed are arguments of their own), or a method of which nothing is left.
@@ -126,7 +125,7 @@ def run_config(
     if chosen.teacher is not None:
         taught = {path: value for path, value in overrides.items() if has_field(chosen.teacher, path)}
         teacher = run_config(chosen.teacher, dataset, seed, profile, taught, tuned)
-        overrides = {path: value for path, value in overrides.items() if _has_own(method, path) or path not in taught}
+        own = {path: value for path, value in own.items() if _has_own(method, path) or path not in taught}
     run = RunConfig(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,

@@ -37,8 +37,9 @@ class LetterQuantizerConfig(StageConfig):
     width: int = 128
     hidden: int = 512
     alpha: float = 0.25
-    collaborative: float = 0.02
-    """Weight of the alignment with the teacher's item vectors."""
+    collaborative: float = 0.1
+    """Weight of the alignment with the teacher's item vectors: of the values that the authors search, the one of their
+    script for Amazon Beauty."""
     diversity: float = 1e-4
     """Weight of the pull between codes of a cluster."""
     clusters: int = 10

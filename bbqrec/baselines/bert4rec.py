@@ -29,10 +29,10 @@ class BERT4RecConfig(TrainingConfig):
     layers: int = 2
     heads: int = 2
     d_ff: int = 512
-    dropout: float = 0.4
-    hidden_share: float = 0.6
+    dropout: float = 0.2
+    hidden_share: float = 0.3
     """Share of a history's items that training hides."""
-    last_share: float = 0.1
+    last_share: float = 0.3
     """Share of the training rows of which only the last item is hidden."""
 
     def __post_init__(self) -> None:

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from bbqrec.baselines.bert4rec import BERT4RecConfig
 from bbqrec.baselines.cloze import Cloze
-from bbqrec.config import TrainingConfig, above_zero, at_least, share
 from bbqrec.data import Batch
 from bbqrec.item_features import projected
 from bbqrec.schema import PAD, Dataset
@@ -22,27 +22,12 @@ from bbqrec.sequence_encoder import SequenceLayer
 
 
 @dataclass(frozen=True, kw_only=True)
-class NovaBERTConfig(TrainingConfig):
-    """`features` are the modalities of the side information; the rest is BERT4Rec's."""
+class NovaBERTConfig(BERT4RecConfig):
+    """BERT4Rec's, and the modalities of the side information."""
 
     kind: ClassVar[str] = "recommender/nova-bert"
     version: ClassVar[int] = 1
     features: tuple[str, ...] = ("text", "image")
-    d_model: int = 128
-    layers: int = 2
-    heads: int = 2
-    d_ff: int = 512
-    dropout: float = 0.4
-    hidden_share: float = 0.6
-    last_share: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(self, 1, "d_model", "layers", "heads", "d_ff")
-        above_zero(self, "hidden_share")
-        share(self, "hidden_share", "last_share")
-        if self.d_model % self.heads:
-            raise ValueError(f"heads={self.heads} must divide d_model={self.d_model}")
 
 
 class NovaLayer(nn.Module):

@@ -5,9 +5,9 @@
 
 Writes sweeps/tuned/<data set>/<method>.json, which the studies use from then on (`--untuned` leaves them alone). What
 is tried: `search_spaces.py`; the default config comes first. TPE suggests, ASHA stops. A trial trains stage 2 and
-validates, nothing reads the test split; a new quantizer is trained in full, by its profile. Cost: at most methods x
-trials x epochs, and a quantizer for every new choice of its fields. The same command again computes only what is
-missing, also after a fault.
+validates, nothing reads the test split; a new quantizer is trained in full, by its profile, and so is a teacher, whose
+run is the study's. Cost: at most methods x trials x epochs, and a quantizer for every new choice of its fields. The
+same command again computes only what is missing, also after a fault.
 """
 
 import sys

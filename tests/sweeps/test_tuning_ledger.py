@@ -137,6 +137,7 @@ def test_a_tuning_that_is_cut_goes_on_as_if_it_had_not_been(ledger_of, cut):
         work(ledger_of("sasrec", "tiger"), cut)
     ledger = ledger_of("sasrec", "tiger")
     before = computed(ledger)
+    assert not any(ledger.store.has(run.stage, run.key) for run in ledger.missing)
     work(ledger)
     assert told(ledger) == told(straight)
     # An epoch is saved before it is reported, so none is trained twice, and none that a straight run does not train.

@@ -106,10 +106,11 @@ def run_config(
 ) -> RunConfig:
     """The complete run of a method on a data set: profile first, then what was `tuned`, then overrides.
 
-    `tuned` holds overrides by method, the method's own and its teacher's. Modalities that the data set has no features for are left out, so that on a data set without images the full model
-    and `w/o image` are one run. A teacher is run with the same profile, and with those of the overrides that it has a
-    field for. Raises InputError for an unknown method or profile, an override that is misspelt or no field of a stage
-    (data set and seed are arguments of their own), or a method of which nothing is left.
+    `tuned` holds overrides by method, the method's own and its teacher's. Modalities that the data set has no features
+    for are left out, so that on a data set without images the full model and `w/o image` are one run. A teacher is run
+    with the same profile, and with those of the overrides that it has a field for. Raises InputError for an unknown
+    method or profile, an override that is misspelt or no field of a stage (data set and seed are arguments of their
+    own), or a method of which nothing is left.
     """
     require_known("method", method, METHODS)
     require_known("profile", profile, PROFILES)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 Fuse = Callable[[Tensor], Tensor]
@@ -13,7 +13,7 @@ Fuse = Callable[[Tensor], Tensor]
 class SequenceEncoder(nn.Module):
     """Vectors of a history, oldest first -> h_t, which has seen positions 1..t only. Padding stands on the right.
 
-    Told which places are real, h_t has seen all of these and no other.
+    Told which places are real, h_t has seen all of these and no other, and positions count from the last of them.
     """
 
     def __init__(
@@ -26,10 +26,19 @@ class SequenceEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B T W"], real: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T W"]:
-        x = self.dropout(x + self.position[: x.shape[1]])
+        position = (
+            self.position[: x.shape[1]] if real is None else F.embedding(places_from_the_end(real), self.position)
+        )
+        x = self.dropout(x + position)
         for layer in self.layers:
             x = layer(x, real)
         return self.norm(x)
+
+
+def places_from_the_end(real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """0 at each row's last real place, 1 before it, ...; 0 again behind it."""
+    places = torch.arange(real.shape[1], device=real.device)
+    return (real.sum(1, keepdim=True) - 1 - places).clamp(min=0)
 
 
 class SequenceLayer(nn.Module):
@@ -45,6 +54,13 @@ class SequenceLayer(nn.Module):
         self.norm_feed = nn.LayerNorm(width)
         self.feed = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Dropout(dropout), nn.Linear(inner, width))
         self.dropout = nn.Dropout(dropout)
+
+    @torch.no_grad()
+    def start_as_average(self) -> None:
+        """Values and output start as identities: what a place gathers is then a mean of what others hold."""
+        width = self.out.weight.shape[0]
+        nn.init.eye_(self.out.weight)
+        self.qkv.weight[2 * width :] = torch.eye(width)
 
     def forward(
         self, x: Float[Tensor, "B T W"], real: Bool[Tensor, "B T"] | None = None, fuse: Fuse | None = None

@@ -149,7 +149,8 @@ def latents(w, config, features, items, training: bool):
 
 def sequence_encoder(w, x, layers: int, heads: int, causal: bool = True):
     """h_t of Eq. 11 for x (T, W): the pre-norm encoder, token by token."""
-    x = x + w["sequence_encoder.position"][: len(x)]
+    position = w["sequence_encoder.position"][: len(x)]
+    x = x + (position if causal else position[::-1])
     for n in range(layers):
         x = sequence_layer(w, f"sequence_encoder.layers.{n}", x, heads, causal, lambda normed: normed)
     return layer_norm(x, w["sequence_encoder.norm.weight"], w["sequence_encoder.norm.bias"])

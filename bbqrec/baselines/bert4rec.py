@@ -1,7 +1,10 @@
 """BERT4Rec (Sun et al., CIKM 2019, https://arxiv.org/abs/1904.06690).
 
 Departures: norms stand before each block and behind the last instead of behind each; ReLU in the feed-forward blocks;
-no dropout of attention weights; training rows are hidden anew every epoch instead of ten times ahead.
+no dropout of attention weights; training rows are hidden anew every epoch instead of ten times ahead. Attention's values
+and outputs and the output head start as identities, so that what is gathered can be compared with item embeddings from
+the first step (Toys, validation NDCG@10 after 20 epochs: .0405 instead of about .025, where positions counted from the
+end, too).
 """
 
 from dataclasses import dataclass
@@ -55,6 +58,8 @@ class BERT4Rec(nn.Module):
         self.mask = nn.Parameter(torch.randn(config.d_model) * 0.02)
         sizes = (config.d_model, config.layers, config.heads, config.max_history + 1)  # history and target
         self.encoder = SequenceEncoder(*sizes, config.dropout, config.d_ff)
+        for layer in self.encoder.layers:
+            layer.start_as_average()  # type: ignore[operator]
         self.cloze = Cloze(dataset.num_items, config.d_model, config.hidden_share, config.last_share)
 
     def loss(self, batch: Batch) -> tuple[Float[Tensor, ""], int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from bbqrec.baselines.cloze import Cloze
 from bbqrec.data import Batch
 from bbqrec.item_features import projected
 from bbqrec.schema import PAD, Dataset
-from bbqrec.sequence_encoder import SequenceLayer
+from bbqrec.sequence_encoder import SequenceLayer, places_from_the_end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class NovaLayer(nn.Module):
         super().__init__()
         self.gate = nn.Linear(width, 1, bias=False)
         self.layer = SequenceLayer(width, heads, dropout, inner)
+        self.layer.start_as_average()
 
     def forward(
         self, x: Float[Tensor, "B T E"], side: Float[Tensor, "B T S E"], real: Bool[Tensor, "B T"]
@@ -78,16 +80,18 @@ class NovaBERT(nn.Module):
     def states(self, history: Int[Tensor, "B T"], hidden: Bool[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
         items = history.clamp(min=0)
         x = self.dropout(torch.where(hidden[..., None], self.mask, self.ids(items)))
-        side = self.side_information(items, hidden)
+        side = self.side_information(items, hidden, history != PAD)
         for layer in self.layers:
             x = layer(x, side, history != PAD)
         return self.norm(x)
 
-    def side_information(self, items: Int[Tensor, "B T"], hidden: Bool[Tensor, "B T"]) -> Float[Tensor, "B T S E"]:
-        """Each modality's stream, of hidden items a learned vector, and the positions."""
+    def side_information(
+        self, items: Int[Tensor, "B T"], hidden: Bool[Tensor, "B T"], real: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B T S E"]:
+        """Each modality's stream, of hidden items a learned vector, and the positions from the end."""
         read = [project(items) for project in self.features.values()]
         streams = [torch.where(hidden[..., None], mask, x) for mask, x in zip(self.feature_masks, read, strict=True)]
-        streams.append(self.position[: items.shape[1]].expand(*items.shape, -1))
+        streams.append(F.embedding(places_from_the_end(real), self.position))
         normed = [norm(x) for norm, x in zip(self.side_norms, streams, strict=True)]
         return self.dropout(torch.stack(normed, dim=2))
 

@@ -40,7 +40,7 @@ def side_streams(w, history, modalities):
                 streams.append(w[f"features.{name}.project.weight"] @ x + w[f"features.{name}.project.bias"])
             else:
                 streams.append(w[f"features.{name}.missing"])
-        streams.append(w["position"][place])
+        streams.append(w["position"][len(history) - 1 - place])
         norms = [(w[f"side_norms.{s}.weight"], w[f"side_norms.{s}.bias"]) for s in range(len(streams))]
         rows.append([layer_norm(x[None], *norm)[0] for x, norm in zip(streams, norms, strict=True)])
     return np.array(rows)

@@ -166,12 +166,13 @@ def _backward_table(
                         mixed += weight.to(tl.float32)[:, None] * by_out.to(tl.float32)
                     value = tl.load(values + key[:, None] * WIDTH + c, mask=seen[:, None] & (c < WIDTH), other=0.0)
                     by_factor += mixed * value.to(tl.float32)
-                # Tensor cores round float32 first: three bfloat16 numbers hold one exactly; so do they times 0 or 1.
+                # Tensor cores round float32 first. Three times the eight highest bits of a significand are all of it, and
+                # such a number times 0 or 1 comes through as it is.
                 one = (r[:, None] == bucket[None, :]).to(tl.float32)
                 for _ in tl.static_range(3):
-                    rounded = by_factor.to(tl.bfloat16).to(tl.float32)
-                    total = tl.dot(one, rounded, total)
-                    by_factor -= rounded
+                    highest = (by_factor.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
+                    total = tl.dot(one, highest, total)
+                    by_factor -= highest
     place = ((part * rows + r)[:, None] * tl.num_programs(1) + head) * WIDTH + c
     tl.store(parts + place, total, mask=(r < rows)[:, None] & (c < WIDTH))
 

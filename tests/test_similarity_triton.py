@@ -1,5 +1,6 @@
 """The Triton kernels of Eq. 17: on a GPU where there is one, else in Triton's interpreter, and when they are taken."""
 
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -17,17 +18,26 @@ from bbqrec.attention import SimilarityTable, similarity_buckets
 from bbqrec.similarity_mix import similarity_mix
 
 INSTALLED = importlib.util.find_spec("triton") is not None
+VERSION = tuple(map(int, importlib.metadata.version("triton").split(".")[:2])) if INSTALLED else (0, 0)
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 ROUNDED = 2**-8 if GPU else 2**-7
 """What storing a number as bfloat16 may change, relatively: the interpreter cuts off."""
 
-needs_triton = pytest.mark.skipif(not INSTALLED, reason="triton is not installed")
-needs_a_place = pytest.mark.skipif(
-    not INSTALLED or not (GPU or os.environ.get("TRITON_INTERPRET") == "1"),
-    reason="triton is not installed, or there is neither a GPU nor TRITON_INTERPRET=1",
+
+def lacking(*needed: tuple[bool, str]) -> pytest.MarkDecorator:
+    """Skips, with the first of the reasons that holds."""
+    reasons = [why for there, why in ((INSTALLED, "triton is not installed"), *needed) if not there]
+    return pytest.mark.skipif(bool(reasons), reason=next(iter(reasons), ""))
+
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+needs_a_place = lacking(
+    (GPU or INTERPRETED, "neither a GPU nor TRITON_INTERPRET=1"),
+    (not INTERPRETED or VERSION >= (3, 7), "the interpreter of Triton before 3.7 fails with NumPy 2.4"),
 )
-needs_gpu = pytest.mark.skipif(not (INSTALLED and GPU), reason="takes triton and a GPU")
+needs_gpu = lacking((GPU, "no GPU"))
+needs_compiler = lacking((VERSION >= (3, 3), "Triton before 3.3 names its sources' constants in another way"))
 
 
 @pytest.fixture
@@ -180,7 +190,7 @@ def test_equal_inputs_give_equal_bits_at_the_paper_s_sizes(kernels, causal):
         assert (one.double() - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
-@needs_triton
+@needs_compiler
 @pytest.mark.slow
 def test_it_compiles_for_gpus_and_adds_without_atomics():
     """The interpreter takes more than the compiler does. In a process of its own, without the interpreter."""

@@ -166,8 +166,8 @@ def _backward_table(
                         mixed += weight.to(tl.float32)[:, None] * by_out.to(tl.float32)
                     value = tl.load(values + key[:, None] * WIDTH + c, mask=seen[:, None] & (c < WIDTH), other=0.0)
                     by_factor += mixed * value.to(tl.float32)
-                # Tensor cores round float32 first. Three times the eight highest bits of a significand are all of it, and
-                # such a number times 0 or 1 comes through as it is.
+                # Tensor cores round float32 first. Three times the eight highest bits of a significand are all of it,
+                # and such a number times 0 or 1 comes through as it is.
                 one = (r[:, None] == bucket[None, :]).to(tl.float32)
                 for _ in tl.static_range(3):
                     highest = (by_factor.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)

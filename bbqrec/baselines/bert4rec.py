@@ -2,8 +2,7 @@
 
 Departures: norms stand before each block and behind the last instead of behind each; ReLU in the feed-forward blocks;
 no dropout of attention weights; training rows are hidden anew every epoch instead of ten times ahead. Positions count
-from the end. Attention's values and outputs and the output head start as identities, so that what is gathered can be
-compared with item embeddings from the first step: without this the model learns far more slowly.
+from the end, and attention's values and outputs start as identities: without this the model learns far more slowly.
 """
 
 from dataclasses import dataclass

@@ -20,7 +20,6 @@ class Cloze(nn.Module):
         super().__init__()
         self.hidden_share, self.last_share = hidden_share, last_share
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
-        nn.init.eye_(self.head[0].weight)  # type: ignore[arg-type]
         self.bias = nn.Parameter(torch.zeros(num_items))
 
     def loss(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from reference_models import sequence_encoder, sequence_layer, weights_of
 
-from bbqrec.sequence_encoder import SequenceEncoder
+from bbqrec.sequence_encoder import SequenceEncoder, SequenceLayer, places_from_the_end
 
 B, T, W, LAYERS, HEADS, LONGEST, INNER = 2, 4, 6, 3, 2, 9, 5
 
@@ -63,3 +63,23 @@ def test_told_the_real_places_every_position_has_seen_these_and_no_other():
         moved = (encoder(changed, real) - before).abs().amax(2) > 1e-6
         for b in range(B):
             assert moved[b].tolist() == [bool(real[b, t]) or s == t for s in range(T)]
+
+
+def test_positions_count_from_the_last_real_place():
+    real = torch.tensor([[True] * 4, [True, True, False, False]])
+    assert places_from_the_end(real).tolist() == [[3, 2, 1, 0], [1, 0, 0, 0]]
+
+
+def test_a_layer_may_start_as_the_average_of_what_is_real():
+    torch.manual_seed(3)
+    layer = SequenceLayer(W, HEADS, 0.0, INNER).double().eval()
+    layer.start_as_average()
+    with torch.no_grad():
+        layer.qkv.bias.zero_()
+        layer.qkv.weight[: 2 * W] = 0  # equal attention
+        for part in (layer.out.bias, layer.feed[3].weight, layer.feed[3].bias):
+            part.zero_()
+        x, real = torch.randn(1, T, W, dtype=torch.float64), torch.tensor([[True] * 3 + [False]])
+        gathered = layer(x, real) - x
+    expected = torch.nn.functional.layer_norm(x[0, :3], (W,)).mean(0)
+    torch.testing.assert_close(gathered[0], expected.expand(T, W))

@@ -65,6 +65,11 @@ def test_both_sides_of_a_hidden_item_are_read_and_the_item_itself_is_not():
             assert bool(moved) == (place != 1)
 
 
+def test_layers_start_as_averages():
+    for layer in BERT4Rec(BERT4RecConfig(d_model=6), held_out_dataset()).encoder.layers:
+        assert torch.equal(layer.qkv.weight[12:], torch.eye(6)) and torch.equal(layer.out.weight, torch.eye(6))
+
+
 def test_each_share_changes_what_is_learned():
     none = torch.zeros(1, 1, dtype=torch.long)
     batch = Batch(history=torch.tensor([[3, 5, 1, 7, 2]]), target=none, visible=none)

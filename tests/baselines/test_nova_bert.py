@@ -107,6 +107,12 @@ def test_neither_a_hidden_item_nor_its_features_are_read():
         assert torch.equal(made.states(history, hidden), before)
 
 
+def test_layers_start_as_averages():
+    for layer in NovaBERT(NovaBERTConfig(d_model=6), DATASET).layers:
+        weight = layer.layer.qkv.weight
+        assert torch.equal(weight[12:], torch.eye(6)) and torch.equal(layer.layer.out.weight, torch.eye(6))
+
+
 def test_side_information_is_non_invasive():
     """With equal attention everywhere it changes nothing; positions are side information, too."""
     made = model()

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 METRIC = "valid/ndcg@10"
 """By which checkpoints are selected."""
-COLUMNS = ("dataset", "method", "label", "seed", "run_key", "epoch", METRIC)
+COLUMNS = ("dataset", "method", "label", "setting", "seed", "run_key", "epoch", METRIC)
 EXPORT = "curves.csv"
 
 
@@ -34,7 +34,7 @@ def load_curves(source: Store | str | Path, rows: pd.DataFrame) -> pd.DataFrame:
     for row in rows[rows["status"] == "done"].itertuples():
         if row.run_key not in found:
             found[row.run_key] = _epochs(store, row.run_key)
-        about = (row.dataset, row.method, row.label, row.seed, row.run_key)
+        about = (row.dataset, row.method, row.label, row.setting or "", row.seed, row.run_key)
         lines += [(*about, epoch, score) for epoch, score in found[row.run_key]]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
@@ -61,7 +61,8 @@ def _from_file(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=list(COLUMNS))
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        frame = frame[list(COLUMNS)].astype({"seed": "int64", "epoch": "int64", METRIC: "float64"})
+        frame = frame.assign(setting=frame.get("setting", ""))[list(COLUMNS)]  # older exports have none
+        frame = frame.astype({"seed": "int64", "epoch": "int64", METRIC: "float64"})
     except (OSError, ValueError, KeyError) as error:
         what = f"cannot read {path} ({' '.join(str(error).split())})"
         raise InputError(what, "export it again or remove it") from error

@@ -63,7 +63,7 @@ def figure4(rows: pd.DataFrame, split: str = "test") -> Figure:
     """
     comparison = compare(rows, METHODS, split)
     groups = max(1, len(comparison.datasets))
-    with _style():
+    with style():
         width = min(INCHES, max(4.4, 1.0 + 1.6 * groups))
         figure = Figure(figsize=(width, 2.5), layout="constrained")
         FigureCanvasAgg(figure)
@@ -84,13 +84,17 @@ def figure4(rows: pd.DataFrame, split: str = "test") -> Figure:
 
 
 def learning_curves(curves: pd.DataFrame) -> Figure:
-    """Validation NDCG@10 by epoch: a panel per data set, a line per method and seed, a dot at the selected epoch."""
+    """Validation NDCG@10 by epoch: a panel per data set, a line per method, setting and seed, a dot where selected.
+
+    Settings that share their runs are one line.
+    """
     datasets = in_paper_order(list(curves["dataset"])) or [""]
-    methods = list(dict.fromkeys(curves["method"]))
-    looks = dict(zip(methods, zip(cycle(LINES), cycle(COLOURS), strict=False), strict=False))
+    curves = curves.assign(name=_names(curves)).drop_duplicates(["dataset", "name", "seed", "epoch"])
+    names = list(dict.fromkeys(curves["name"]))
+    looks = dict(zip(names, zip(cycle(LINES), cycle(COLOURS), strict=False), strict=False))
     columns = min(2, len(datasets))
     lines = math.ceil(len(datasets) / columns)
-    with _style():
+    with style():
         figure = Figure(figsize=(2.0 + 3.2 * columns, 0.3 + 2.4 * lines), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(lines, columns, squeeze=False)
@@ -99,11 +103,11 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
             unused.remove()
         for axes, dataset in zip(panels, datasets, strict=True):
             part = curves[curves["dataset"] == dataset]
-            for (method, _), run in part.groupby(["method", "seed"], sort=False):
-                line, colour = looks[method]
+            for (name, _), run in part.groupby(["name", "seed"], sort=False):
+                line, colour = looks[name]
                 run = run.sort_values("epoch")
                 best = run.loc[run[METRIC].idxmax()]
-                axes.plot(run["epoch"], run[METRIC], line, color=colour, linewidth=1.0, label=_name(run))
+                axes.plot(run["epoch"], run[METRIC], line, color=colour, linewidth=1.0, label=name)
                 axes.plot(best["epoch"], best[METRIC], "o", color=colour, markersize=3)
             axes.set_title(dataset_label(dataset))
             axes.set_xlabel("Epoch")
@@ -128,14 +132,14 @@ def save(figure: Figure, path: Path, subject: str = "") -> Path:
     else:
         metadata = {"Software": None, "Description": subject}
     buffer = io.BytesIO()
-    with _style():
+    with style():
         figure.savefig(buffer, format=path.suffix[1:], metadata=metadata)
     path.write_bytes(buffer.getvalue())
     return path
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """The look of all figures, whatever the user's matplotlibrc says."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -203,6 +207,13 @@ def _notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _name(run: pd.DataFrame) -> str:
-    first = run.iloc[0]
-    return METHOD_LABELS.get(first["method"], Label(first["label"], first["label"])).latex
+def _names(curves: pd.DataFrame) -> list[str]:
+    """What each row's line is called: its method, and the setting if that is its run's only one."""
+    settings = curves.groupby(["method", "run_key"])["setting"].transform("nunique") if len(curves) else []
+    called = []
+    for method, label, setting, shared in zip(
+        curves["method"], curves["label"], curves["setting"], settings, strict=True
+    ):
+        name = METHOD_LABELS.get(method, Label(label, label)).latex
+        called.append(f"{name} {setting}".strip() if shared == 1 else f"{name} (base)")
+    return called

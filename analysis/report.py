@@ -12,9 +12,11 @@ from analysis.baselines import TABLE_2, gains, gains_frame, table2
 from analysis.cells import conditions
 from analysis.collisions import table5
 from analysis.curves import EXPORT, load_curves
+from analysis.figure3 import figure3
 from analysis.figures import METHODS as FIGURE_4_METHODS
 from analysis.figures import figure4, learning_curves, save
 from analysis.inference import load_measured, table6
+from analysis.overview import overview
 from analysis.paper import beside
 from analysis.ranks import EXPORT as RANKS_EXPORT
 from analysis.ranks import export_ranks, load_ranks
@@ -43,7 +45,7 @@ def write_report(source: Source, study: str | Mapping[str, Any], out: str | Path
     curves = None if (rows["stage"] == "quantizer").any() else load_curves(source, rows)
 
     def fill(folder: Path) -> None:
-        for write in OUTPUTS.get(name, ()):
+        for write in OUTPUTS.get(name, (_overview,) if curves is not None else ()):
             write(source, rows, folder)
         export_rows(rows, folder / "rows.csv")
         if curves is not None:
@@ -105,9 +107,21 @@ def _figure4(source: Source, rows: pd.DataFrame, folder: Path) -> None:
         save(made, folder / f"figure4.{suffix}", subject)
 
 
+def _overview(source: Source, rows: pd.DataFrame, folder: Path) -> None:
+    _write(overview(rows), folder)
+
+
+def _figure3(source: Source, rows: pd.DataFrame, folder: Path) -> None:
+    for split, name in (("test", "figure3"), ("valid", "figure3_validation")):
+        made = figure3(rows, split)
+        for suffix in ("pdf", "png") if made else ():
+            save(made, folder / f"{name}.{suffix}", f"Scores by one field at a time. {conditions(rows, split)}")
+
+
 OUTPUTS: dict[str, tuple[Writer, ...]] = {
     "ablations": (_table(TABLE_3), _table(TABLE_4), _figure4),
     "baselines": (_table2,),
     "collisions": (_table5,),
+    "hyperparameters": (_overview, _figure3),
 }
-"""What each study feeds beside its rows and learning curves, which every study has."""
+"""What each study feeds beside its rows and learning curves. One that is not named here has an overview."""

@@ -186,7 +186,7 @@ def _lines(comparison: Comparison, dataset: str, notes: Mapping[str, str], ranke
         yield Line(
             dataset=dataset_label(dataset) if index == 0 else "",
             metric=METRIC_LABELS[metric],
-            entries=tuple(_ranked(entry(cell, metric, notes), order) for cell in cells),
+            entries=tuple(placed(entry(cell, metric, notes), order) for cell in cells),
         )
 
 
@@ -201,8 +201,8 @@ def entry(cell: Cell, metric: str, notes: Mapping[str, str], form: str = Entry.f
     )
 
 
-def _ranked(entry: Entry, order: Sequence[float]) -> Entry:
-    """`order` has the values that are emphasised, the best first."""
+def placed(entry: Entry, order: Sequence[float]) -> Entry:
+    """Emphasises an entry whose value is in `order`, the best first."""
     if entry.mean is None or round(entry.mean, DECIMALS) not in order:
         return entry
     place = order.index(round(entry.mean, DECIMALS))
@@ -217,7 +217,7 @@ def shortened(note: str) -> str:
 def _latex_rows(line: Line, stacked: bool) -> Iterator[tuple[str, str, list[str], str]]:
     """One row or, stacked, a second one close below it with the deviations."""
     numbers = [_latex_entry(entry, stacked) for entry in line.entries]
-    yield escape(line.dataset), line.metric, numbers, "[-1.5pt]" if stacked else ""
+    yield escape(line.dataset), escape(line.metric), numbers, "[-1.5pt]" if stacked else ""
     if stacked:
         deviations = ["" if e.sd is None else rf"{{\tiny$\pm$\,{e.form.format(e.sd)}}}" for e in line.entries]
         yield "", "", deviations, "[2pt]"

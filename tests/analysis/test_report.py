@@ -77,10 +77,13 @@ def test_a_study_of_which_nothing_is_done(tmp_path, store, write_study, methods)
     assert "Nothing to show" in (tmp_path / "out" / "table3.md").read_text()
 
 
-def test_another_study_has_rows_and_curves(tmp_path, store, publish, write_study):
+def test_another_study_has_an_overview(tmp_path, store, publish, write_study):
     finish(store, publish, write_study)
     store.write_json("study/mine.json", store.load_json("study/ablations.json") | {"name": "mine"})
-    assert [p.name for p in write_report(store, "mine", tmp_path / "out")] == ["curves.csv", "curves.png", "rows.csv"]
+    written = [p.name for p in write_report(store, "mine", tmp_path / "out")]
+    assert written == ["curves.csv", "curves.png", "overview.md", "overview.tex", "rows.csv"]
+    table = (tmp_path / "out" / "overview.md").read_text()
+    assert all(f"| {name} " in table for name in ("BBQRec", "w/o MIM", "S")), table
 
 
 def test_an_older_study_of_the_name_has_a_report_of_its_own(tmp_path, store, publish, write_study):

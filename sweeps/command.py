@@ -18,7 +18,9 @@ from bbqrec.store import Store
 from sweeps.connection import AUTO
 from sweeps.launch import Resources, launch
 from sweeps.ledger import Ledger
+from sweeps.outlook import outlook
 from sweeps.study import Study
+from sweeps.trackers import Trackers
 from sweeps.tuned import TUNED
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,12 @@ class SweepCommand:
     """Start Ray's dashboard (http://127.0.0.1:8265) with the local Ray."""
     dry_run: bool = False
     """Print the plan and stop."""
+    logs: Path = Path("out/tensorboard")
+    """Folder of the learning curves for TensorBoard (tensorboard --logdir LOGS)."""
+    mlflow: str | None = None
+    """Track the runs with MLflow, too, at this URI, for instance sqlite:///mlflow.db or http://host:5000."""
+    wandb: str | None = None
+    """Track the runs with Weights & Biases, too, in this project; offline if WANDB_MODE=offline."""
 
     name: ClassVar[str]
 
@@ -78,6 +86,9 @@ class SweepCommand:
             max_concurrent=self.max_concurrent,
             dashboard=self.dashboard,
         )
+
+    def trackers(self) -> Trackers:
+        return Trackers(logs=self.logs, mlflow=self.mlflow, wandb=self.wandb)
 
     def opened(self) -> Store:
         """The store. Nothing is written by a dry run, except the embedded data set, which lies there."""
@@ -107,7 +118,7 @@ class StudyCommand(SweepCommand):
 
     def run(self, console: Console, command: str) -> int:
         """Exit status: 0 with every cell done, 1 if one failed, 130 after an interrupt."""
-        resources = self.resources()
+        resources, trackers = self.resources(), self.trackers()
         study = Study(
             name=self.name,
             methods=self.variants,
@@ -123,10 +134,11 @@ class StudyCommand(SweepCommand):
             study = replace(study, datasets=(embedded(store),))
         plan = study.plan(store)
         console.print(plan.table())
-        console.print(plan.scope(), highlight=False, markup=False, soft_wrap=True)
+        said = [plan.scope(), outlook(plan, store) if self.dry_run or store.is_local else ""]  # many reads, if remote
+        console.print("\n".join(filter(None, said)), highlight=False, markup=False, soft_wrap=True)
         if self.dry_run:
             return 0
-        ledger = launch(plan, store, resources, console=console, command=command)
+        ledger = launch(plan, store, resources, console=console, command=command, trackers=trackers)
         write_report(store, ledger.description(), self.out)
         for name in self.prints:
             console.print((self.out / f"{name}.md").read_text(), highlight=False, markup=False, soft_wrap=True)
@@ -141,7 +153,7 @@ def main(study: type[Command], args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     try:
         options = tyro.cli(study, args=_completed(words))
-        return options.run(Console(), shlex.join(["python", f"sweeps/{study.name}.py", *words]))
+        return options.run(Console(), shlex.join(["python", _file_of(study), *words]))
     except InputError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -161,6 +173,12 @@ def _completed(words: list[str]) -> list[str]:
         if word == "--cluster" and (index + 1 == len(words) or words[index + 1].startswith("--")):
             completed.append(AUTO)
     return completed
+
+
+def _file_of(study: type[Command]) -> str:
+    """How the file with the study is called on a command line."""
+    own = study.__module__ != "__main__" or Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent
+    return f"sweeps/{study.name}.py" if own else sys.argv[0]
 
 
 def tuned_folder(folder: str) -> Path:

@@ -20,6 +20,7 @@ from sweeps.gate import Gate
 from sweeps.ledger import Ledger
 from sweeps.progress import Progress
 from sweeps.study import Plan, Run
+from sweeps.trackers import Trackers
 from sweeps.trainable import train, trial_config
 from sweeps.tuning_ledger import TuningLedger
 
@@ -54,6 +55,7 @@ def launch(
     *,
     console: Console,
     command: str = "",
+    trackers: Trackers | None = None,
     stages: str = "bbqrec.stages",
 ) -> Ledger:
     """Runs what is missing (Ray does not even start if nothing is) and returns the ledger, written to the store.
@@ -61,7 +63,7 @@ def launch(
     A killed driver loses nothing but the epoch at hand: plan and launch again. `stages` is for tests.
     """
     ledger = Ledger(plan, store, command)
-    compute(ledger, resources, console=console, stages=stages)
+    compute(ledger, resources, console=console, trackers=trackers, stages=stages)
     return ledger
 
 
@@ -70,6 +72,7 @@ def compute(
     resources: Resources,
     *,
     console: Console,
+    trackers: Trackers | None = None,
     stages: str = "bbqrec.stages",
     stopper: tune.Stopper | None = None,
 ) -> None:
@@ -82,7 +85,7 @@ def compute(
             if resources.cluster is not None and (resources.shared_store or not store.is_local):
                 for fingerprint, folder in ledger.folders.items():  # for nodes that do not see their folders
                     store.publish("dataset", fingerprint, Path(folder), attempt="driver")
-            _run(ledger, resources, console, stages, stopper)
+            _run(ledger, resources, console, trackers, stages, stopper)
     ledger.write(final=True)
 
 
@@ -90,6 +93,7 @@ def _run(
     ledger: Ledger | TuningLedger,
     resources: Resources,
     console: Console,
+    trackers: Trackers | None,
     stages: str,
     stopper: tune.Stopper | None,
 ) -> None:
@@ -107,6 +111,7 @@ def _run(
         about = {"store": ledger.store.url, "stages": stages, "provenance": provenance}
         return trial_config(run, threads=max(1, int(cpus)), **about)
 
+    tracked = [] if trackers is None else trackers.callbacks(ledger.name)
     logs = Path(tempfile.mkdtemp(prefix="bbqrec-sweep-"))
     with Progress(ledger, console, max(slots, 1)) as progress:
         tune.Tuner(
@@ -122,7 +127,7 @@ def _run(
                 name=ledger.name,
                 storage_path=str(logs),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[progress],
+                callbacks=[progress, *tracked],
                 stop=stopper,
                 log_to_file=True,
                 verbose=0,

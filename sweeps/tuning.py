@@ -72,7 +72,7 @@ class Tuning(SweepCommand):
             parallel=self.parallel,
             seed=self.seed,
         )
-        resources = self.resources()
+        resources, trackers = self.resources(), self.trackers()
         given = overrides(self.set)
         self._check(given)
         store = self.opened()
@@ -83,7 +83,7 @@ class Tuning(SweepCommand):
         if self.dry_run:
             return 0
         ledger.write(final=True)  # a folder that cannot be written is found out before the first epoch
-        compute(ledger, resources, console=console, stopper=Stopper(ledger))
+        compute(ledger, resources, console=console, trackers=trackers, stopper=Stopper(ledger))
         console.print(summary(ledger))
         console.print("\n".join(map(_outcome, ledger.series)), highlight=False, markup=False, soft_wrap=True)
         return _status(ledger)

@@ -76,7 +76,7 @@ def figure3(rows: pd.DataFrame, split: str = "test") -> Figure | None:
     with style():
         figure = Figure(figsize=(max(3.2, INCHES * len(fields) / 4), 0.55 + 1.75 * len(lines)), layout="constrained")
         FigureCanvasAgg(figure)
-        grid = figure.subplots(len(lines), len(fields), squeeze=False)
+        grid = figure.subplots(len(lines), len(fields), squeeze=False, sharey="row")
         for axes in grid.flatten():
             axes.set_visible(False)
         for panel in found:

@@ -1,7 +1,7 @@
 """Every method as a complete configuration with its label, and a method's run on a data set."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from bbqrec import profiles
@@ -24,7 +24,8 @@ from bbqrec.schema import Dataset
 class Method:
     """`label` is the name in the tables, `table` the paper's tables and figures that show it.
 
-    `teacher` is the method whose item vectors stage 1 learns from.
+    `teacher` is the method whose item vectors stage 1 learns from. `fixed` are overrides that make it what it is: they
+    win over profile and tuned config.
     """
 
     label: str
@@ -33,6 +34,7 @@ class Method:
     quantizer: StageConfig | None = None
     teacher: str | None = None
     profiles: Mapping[str, Overrides]
+    fixed: Overrides = field(default_factory=dict)
 
 
 QUANTIZER = QuantizerConfig()
@@ -92,6 +94,20 @@ METHODS: dict[str, Method] = {
     ),
 }
 
+
+def variant(of: str, label: str, overrides: Overrides) -> Method:
+    """Another entry for METHODS: a method with other values of some fields, whatever profile and tuning say of them.
+
+    Call it "<method>/<name>" to have it use the method's tuned config in all else. Raises InputError for a method or a
+    field that is not there.
+    """
+    require_known("method", of, METHODS)
+    for path in overrides:
+        if not _has_own(of, path):
+            raise InputError(f"method {of} has no field {path}", "write quantizer.FIELD or recommender.FIELD")
+    return replace(METHODS[of], label=label, table=(), fixed={**METHODS[of].fixed, **overrides})
+
+
 KINDS = {config.kind: type(config) for m in METHODS.values() for config in (m.quantizer, m.recommender) if config}
 """The class of each kind of config, by which a stored run is read."""
 
@@ -104,7 +120,7 @@ def run_config(
     overrides: Overrides | None = None,
     tuned: Mapping[str, Overrides] | None = None,
 ) -> RunConfig:
-    """The complete run of a method on a data set: profile first, then what was `tuned`, then overrides.
+    """The complete run of a method on a data set: profile first, then what was `tuned`, what is fixed, then overrides.
 
     `tuned` holds overrides by method, the method's own and its teacher's. Modalities that the data set has no features
     for are left out, so that on a data set without images the full model and `w/o image` are one run. A teacher is run
@@ -115,7 +131,7 @@ def run_config(
     require_known("method", method, METHODS)
     require_known("profile", profile, PROFILES)
     overrides = dict(overrides or {})
-    own = {**(tuned or {}).get(method, {}), **overrides}
+    own = {**(tuned or {}).get(method, {}), **METHODS[method].fixed, **overrides}
     for path, value in own.items():
         stage, _, name = path.partition(".")
         if stage not in ("quantizer", "recommender") or not name:
@@ -151,7 +167,7 @@ def has_field(method: str, path: str) -> bool:
 def _has_own(method: str, path: str) -> bool:
     stage, _, name = path.partition(".")
     config = getattr(METHODS[method], stage, None) if stage in ("quantizer", "recommender") else None
-    return config is not None and name in {field.name for field in fields(config)}
+    return config is not None and name in {f.name for f in fields(config)}
 
 
 def run_from_json(value: Mapping[str, Any]) -> RunConfig:

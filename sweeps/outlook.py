@@ -46,7 +46,7 @@ def past_runs(store: Store) -> list[Past]:
     for key in store.keys("recommender"):
         try:
             row = store.read_json("recommender", key, "row.json")
-            found |= {name: past for name, past in _stages_of(row)}
+            found |= dict(_stages_of(row))
         except (InputError, KeyError, TypeError, ValueError) as error:
             log.warning("run %s tells nothing of its cost: %s", key, error)
     return list(found.values())

@@ -5,6 +5,7 @@ same run share it, and what the store holds already is not computed again.
 """
 
 import itertools
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -154,6 +155,8 @@ class Study:
             if self.stage == "quantizer" and METHODS[method].quantizer is None:
                 raise InputError(f"variant {method} has no quantizer", "leave it out of this study")
         require_known("profile", self.profile, PROFILES)
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise InputError(f"study name {self.name!r} is no file name", "use letters, digits, - and _")
         if self.seeds < 1:
             raise InputError(f"--seeds {self.seeds} is not a number of seeds", "give 1 or more")
         if not self.methods or not self.datasets or not self.settings:

@@ -35,6 +35,7 @@ def overview(rows: pd.DataFrame, split: str = "test") -> Table:
         notes=marked(notes),
         remarks=(),
         repeated=any(cell.sd for cell in every),
+        stacked=True,
     )
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,9 @@ class TensorBoard(Callback):
         config = trial.config
         folder = re.sub(r"[^\w.+=@-]+", "-", f"{config['name']}-{config['key'][-8:]}")
         self._close(config["key"])
-        writer = SummaryWriter(str(self.folder / folder), flush_secs=10)
+        # The name of the file tells the second: two attempts in one second would be one file.
+        suffix = f".{uuid.uuid4().hex[:8]}"
+        writer = SummaryWriter(str(self.folder / folder), flush_secs=10, filename_suffix=suffix)
         writer.add_text("run", f"```\n{json.dumps({'key': config['key'], **config['run']}, indent=1)}\n```")
         self.writers[config["key"]] = writer
 

@@ -4,6 +4,7 @@ The store is the truth: a run is done when its artefact is published, whatever a
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,9 @@ from sweeps.study import Plan, Run
 
 Status = Literal["pending", "running", "done", "failed"]
 log = logging.getLogger(__name__)
+
+WRITE_SECONDS = 1.0
+"""Between two writes of the study file: it has every cell, and in a large study a run begins or ends all the time."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Ledger:
         self.errors: dict[str, str] = {}
         self.hopeless: set[str] = set()
         self.best: Best | None = None
+        self._changed, self._written = False, float("-inf")
         for key, score in plan.scores.items():
             self._score(key, score)
 
@@ -54,7 +59,7 @@ class Ledger:
     def start(self, key: str) -> None:
         """A trial of the run has begun (or begun again)."""
         self.status[key] = "running"
-        self.write()
+        self._note()
 
     def report(self, key: str, metrics: Mapping[str, Any]) -> None:
         """An epoch of the run is over."""
@@ -66,7 +71,7 @@ class Ledger:
         run = self.plan.runs[key]
         if self.store.has(run.stage, key):
             self.status[key] = "done"
-            self.write()
+            self._note()
         else:
             self.fail(key, f"the run ended, but store {self.store.url} does not hold its artefact")
 
@@ -84,7 +89,7 @@ class Ledger:
         self.errors |= failed
         if hopeless:
             self.hopeless.update(failed)
-        self.write()
+        self._note()
 
     def count(self, status: Status) -> int:
         """Runs in this state among those of this study that are computed or done."""
@@ -125,6 +130,11 @@ class Ledger:
             "plan": self.plan.summary(),
         }
 
+    def keep_up(self) -> None:
+        """Writes what has changed, unless it was written only just now."""
+        if self._changed and time.monotonic() - self._written >= WRITE_SECONDS:
+            self.write()
+
     def write(self, final: bool = False) -> None:
         """Writes the study file, and a copy under the study's plain name. Only a fault of the `final` one stops it.
 
@@ -139,6 +149,11 @@ class Ledger:
             if final:
                 raise
             log.warning("the study file could not be written: %s", error)
+        self._changed, self._written = False, time.monotonic()
+
+    def _note(self) -> None:
+        self._changed = True
+        self.keep_up()
 
     def _score(self, key: str, score: float) -> None:
         if self.best is None or score > self.best.score:

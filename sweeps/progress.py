@@ -85,6 +85,7 @@ class Progress(Callback):
         self.console.print(f"failed {trial.config['name']}: {error}", highlight=False, markup=False)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.ledger.keep_up()
         self.show()
 
     def show(self, force: bool = False) -> None:

@@ -28,6 +28,7 @@ def test_the_study_file_says_what_was_asked_and_what_became_of_it(ledger, store)
     ledger.start(full.quantizer_key)
     assert statuses(ledger) == ["running", "running", "pending"]
     ledger.fail(full.quantizer_key, "ValueError: loss is nan")
+    ledger.write()
     written = store.load_json("study/ablations.json")
     assert {key: written[key] for key in ("name", "command", "profile", "overrides")} == {
         "name": "ablations",
@@ -71,6 +72,20 @@ def test_a_finished_run_counts_by_the_score_that_selected_it(ledger, study, stor
     store.publish("recommender", key, str(tmp_path / "made"), "a")
     best = Ledger(study(methods=("bbqrec",)).plan(store), store).best
     assert best is not None and best.score == 0.3
+
+
+def test_the_study_file_follows_but_is_not_written_for_every_event(ledger, store, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("sweeps.ledger.time.monotonic", lambda: now)
+    first, second = ledger.plan.cells[0].quantizer_key, ledger.plan.cells[2].quantizer_key
+    ledger.start(first)
+    assert [cell["status"] for cell in store.load_json("study/ablations.json")["cells"]] == statuses(ledger)
+    before = statuses(ledger)
+    ledger.start(second)
+    assert [cell["status"] for cell in store.load_json("study/ablations.json")["cells"]] == before != statuses(ledger)
+    now += 1.0
+    ledger.keep_up()
+    assert [cell["status"] for cell in store.load_json("study/ablations.json")["cells"]] == statuses(ledger)
 
 
 def test_another_study_of_the_name_leaves_the_first_one_s_file(ledger, study, store):

@@ -18,6 +18,9 @@ class Choices:
 
     values: tuple[float, ...]
 
+    def holds(self, value: float) -> bool:
+        return value in self.values
+
 
 @dataclass(frozen=True)
 class LogUniform:
@@ -25,6 +28,9 @@ class LogUniform:
 
     low: float
     high: float
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
 
 
 Space = Mapping[str, Choices | LogUniform]

@@ -1,10 +1,11 @@
 """The trials of one method on one data set: told ones, those at hand, and the one that is chosen in the end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, run_config
 from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset
@@ -46,8 +47,9 @@ class AtHand:
 class Series:
     """Suggests, round after round, what to try next. Trial 0 is the default: profile and `overrides`, the user's.
 
-    `tuned` is the folder with the tuned configs, from which a teacher takes its own; `after` is the teacher's series,
-    if it is tuned as well. Raises InputError for overrides that do not go with every value of the space.
+    `points` are values that are tried next, before anything is suggested. `tuned` is the folder with the tuned configs,
+    from which a teacher takes its own; `after` is the teacher's series, if it is tuned as well. Raises InputError for
+    overrides that do not go with every value of the space, and for points outside it.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Series:
         overrides: Mapping[str, Any],
         budget: Budget,
         tuned: Path,
+        points: Sequence[Mapping[str, Any]] = (),
         after: "Series | None" = None,
     ) -> None:
         self.method, self.dataset, self.folder, self.profile = method, dataset, folder, profile
@@ -71,6 +74,7 @@ class Series:
         for path, domain in self.space.items():
             for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
                 self.run_of({path: value})  # what the user's overrides rule out is found out now
+        self.points = [self._within(point) for point in points]
         self.told: dict[int, Trial] = {}
         self.at_hand: dict[int, AtHand] = {}
         self.failed: str | None = None
@@ -146,6 +150,7 @@ class Series:
             "trial": best.number,
             "score": best.score,
             "default_score": self.told[0].score,
+            "seed_points": [dict(point) for point in self.points],
             "set": dict(self.overrides),
             "seed": budget.pop("seed"),
             "budget": budget,
@@ -153,8 +158,17 @@ class Series:
             "trials": [trial.described() for trial in self.trials],
         }
 
+    def _within(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """A seed point as values of the space: its fields are the space's, the others keep their default."""
+        for path, value in point.items():
+            domain = self.space.get(path)
+            if domain is not None and not domain.holds(value):
+                raise InputError(f"seed point {path}={value} is not in {self.method}'s space", "leave the file out")
+        return {path: point.get(path, value) for path, value in self.default.items()}
+
     def _take_up(self, number: int, told: list[Trial], store: Store) -> AtHand:
-        values = suggestion(self.space, told, number, self.budget.seed) if number else self.default
+        first = [self.default, *self.points]
+        values = first[number] if number < len(first) else suggestion(self.space, told, number, self.budget.seed)
         run = self.run_of(values)
         name = f"{self.name} trial {number}"
         runs = stage_runs(run, self.method, str(self.folder))

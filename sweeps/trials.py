@@ -1,7 +1,8 @@
 """What the next trial is and when one is stopped: pure functions of the trials before it, the seed and its number.
 
-TPE (Optuna) suggests, ASHA (Ray Tune) stops. Both are asked anew for every trial and told all that is known, so that a
-tuning that was cut goes on as if it had not been, and trials that ran side by side do not depend on who was faster.
+TPE (Optuna) suggests, ASHA or the median rule (Ray Tune) stops. Both are asked anew for every trial and told all that
+is known, so that a tuning that was cut goes on as if it had not been, and trials that ran side by side do not depend on
+who was faster.
 """
 
 import warnings
@@ -13,11 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from bbqrec.errors import InputError
 from sweeps.search_spaces import Choices, Space
 
+MEDIAN_OF = 3
+"""Trials that the median needs."""
 STARTUP = 5
 """Trials, the default among them, after which TPE takes over from chance."""
 
@@ -32,6 +35,9 @@ class Budget:
     """Epochs before a trial may be stopped: the first rung. The next ones are `factor` times as far each."""
     factor: int = 3
     """A trial goes on at a rung if it is among the best 1 / `factor` of those that were there before."""
+    stop: Literal["asha", "median", "none"] = "asha"
+    """`median`: a trial ends, after `grace`, when its best score falls below the median of the others' averages so far,
+    of which there must be MEDIAN_OF; `none`: every trial has all its epochs."""
     parallel: int = 1
     """Trials of a round, side by side. They know the rounds before, not each other."""
     seed: int = 0
@@ -45,7 +51,7 @@ class Budget:
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """The epochs after which trials are compared."""
+        """The epochs after which ASHA compares trials."""
         rungs = [self.grace]
         while rungs[-1] * self.factor < self.epochs:
             rungs.append(rungs[-1] * self.factor)
@@ -88,26 +94,43 @@ def suggestion(space: Space, told: Sequence[Trial], number: int, seed: int) -> d
 
 
 def stopped_at(before: Sequence[Sequence[float]], scores: Sequence[float], budget: Budget) -> int | None:
-    """The epoch at which ASHA stops a trial; None as long as it goes on. `before` are the scores of earlier rounds.
+    """The epoch at which the budget's rule stops a trial; None as long as it goes on. `before`: of earlier rounds.
 
-    What is compared is the best score so far. Nothing is stopped at its last epoch.
+    ASHA compares the best score so far. Nothing is stopped at its last epoch.
     """
-    scheduler = AsyncHyperBandScheduler(
-        time_attr="epoch",
-        metric="score",
-        mode="max",
-        max_t=budget.epochs,
-        grace_period=budget.grace,
-        reduction_factor=budget.factor,
-    )
+    if budget.stop == "none":
+        return None
+    scheduler = _scheduler(budget)
     for number, told in enumerate([*before, scores]):
-        trial = SimpleNamespace(trial_id=str(number))
+        trial = _Told(str(number))
         scheduler.on_trial_add(None, trial)
-        for epoch, best in enumerate(accumulate(told, max), start=1):
-            decision = scheduler.on_trial_result(None, trial, {"epoch": epoch, "score": best})
+        for epoch, score in enumerate(told if budget.stop == "median" else accumulate(told, max), start=1):
+            result = {"epoch": epoch, "score": score}
+            if budget.stop == "median" and number < len(before):  # taken in, but not judged again
+                scheduler.on_trial_complete(_ALONE, trial, result)
+                continue
+            decision = scheduler.on_trial_result(_ALONE, trial, result)
             if number == len(before) and decision == TrialScheduler.STOP and epoch < budget.epochs:
                 return epoch
     return None
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What Ray's schedulers need of a trial."""
+
+    trial_id: str
+
+
+_ALONE = SimpleNamespace(get_live_trials=list)
+"""What they need of Tune: no trial waits for another's place."""
+
+
+def _scheduler(budget: Budget) -> TrialScheduler:
+    about: dict[str, Any] = {"time_attr": "epoch", "metric": "score", "mode": "max", "grace_period": budget.grace}
+    if budget.stop == "median":
+        return MedianStoppingRule(min_samples_required=MEDIAN_OF, **about)
+    return AsyncHyperBandScheduler(max_t=budget.epochs, reduction_factor=budget.factor, **about)
 
 
 def chosen(told: Sequence[Trial]) -> Trial | None:

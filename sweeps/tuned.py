@@ -60,7 +60,11 @@ def tuned_file(folder: Path, dataset: str, method: str) -> Path:
 
 def read_tuned(folder: Path, dataset: str, method: str) -> dict[str, Any] | None:
     """What a file holds, None if there is none. Raises InputError, which names it, for one that cannot be used."""
-    path = tuned_file(folder, dataset, method)
+    return read_tuned_file(tuned_file(folder, dataset, method), method)
+
+
+def read_tuned_file(path: Path, method: str | None = None) -> dict[str, Any] | None:
+    """The same of one file, by default of the method that it names."""
     remedy = "remove it or tune again: python sweeps/tuning.py"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -71,9 +75,10 @@ def read_tuned(folder: Path, dataset: str, method: str) -> dict[str, Any] | None
     wrong = [name for name, kind in NAMED.items() if not isinstance(found, dict) or type(found.get(name)) is not kind]
     if wrong:
         raise InputError(f"tuned config {path} has no {', '.join(wrong)}", remedy)
-    unknown = [name for name in found["overrides"] if not has_field(method, name)]
+    owner = method or found["method"]
+    unknown = [name for name in found["overrides"] if owner not in METHODS or not has_field(owner, name)]
     if unknown:
-        raise InputError(f"tuned config {path}: {method} has no field {', '.join(unknown)}", remedy)
+        raise InputError(f"tuned config {path}: {owner} has no field {', '.join(unknown)}", remedy)
     return found
 
 

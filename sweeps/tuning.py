@@ -13,7 +13,7 @@ same command again computes only what is missing, also after a fault.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 if __name__ == "__main__":  # run as a file: the packages lie beside this folder, which is none to import from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -32,7 +32,7 @@ from sweeps.search_spaces import TUNABLE, LogUniform
 from sweeps.series import Series
 from sweeps.study import load_datasets, own_overrides
 from sweeps.trials import Budget
-from sweeps.tuned import TUNED
+from sweeps.tuned import TUNED, read_tuned_file
 from sweeps.tuning_ledger import TuningLedger
 
 
@@ -53,6 +53,10 @@ class Tuning(SweepCommand):
     """Epochs before a trial may be stopped. Default: a quarter of --epochs."""
     factor: int = 3
     """At a rung (the grace period, FACTOR times that, ...) the best 1 / FACTOR of the trials so far go on."""
+    stop: Literal["asha", "median", "none"] = "asha"
+    """What stops a trial early: ASHA, the median of the others, or nothing."""
+    seed_points: tuple[Path, ...] = ()
+    """Tuned configs (files of --tuned) to try after the default, for instance those of another data set."""
     parallel: int = 1
     """Trials of a method side by side. They do not learn from each other: more is faster, but less clever."""
     seed: int = 0
@@ -69,6 +73,7 @@ class Tuning(SweepCommand):
             epochs=self.epochs,
             grace=max(1, self.epochs // 4) if self.grace is None else self.grace,
             factor=self.factor,
+            stop=self.stop,
             parallel=self.parallel,
             seed=self.seed,
         )
@@ -90,6 +95,7 @@ class Tuning(SweepCommand):
 
     def series(self, datasets: list[tuple[Path, Dataset]], given: dict[str, str], budget: Budget) -> list[Series]:
         """One for every data set and method; a method with a teacher that is tuned as well goes after it."""
+        points = self._points()
         made: dict[tuple[str, str], Series] = {}
         for folder, dataset in datasets:
             about: dict[str, Any] = {"dataset": dataset, "folder": folder, "profile": self.size, "budget": budget}
@@ -98,10 +104,21 @@ class Tuning(SweepCommand):
                     method=method,
                     overrides=own_overrides(given, method, self.methods),
                     tuned=Path(self.tuned),
+                    points=points.get(method, ())[: self.trials - 1],
                     after=made.get((dataset.name, str(METHODS[method].teacher))),
                     **about,
                 )
         return list(made.values())
+
+    def _points(self) -> dict[str, list[dict[str, Any]]]:
+        """Overrides of the seed points, by method."""
+        points: dict[str, list[dict[str, Any]]] = {}
+        for path in self.seed_points:
+            found = read_tuned_file(path)
+            if found is None:
+                raise InputError(f"--seed-points {path} does not exist", "give files that this command wrote")
+            points.setdefault(found["method"], []).append(found["overrides"])
+        return points
 
     def _check(self, given: dict[str, str]) -> None:
         for method in self.methods:
@@ -137,8 +154,12 @@ class Stopper(tune.Stopper):
 
 def plan(ledger: TuningLedger, budget: Budget) -> Table:
     """The table that is printed before anything starts."""
-    rungs = ", ".join(map(str, budget.rungs)) or "never"
-    title = f"Plan of tuning: {len(ledger.series)} x {budget.trials} trials of {budget.epochs} epochs, stops at {rungs}"
+    stops = {
+        "asha": f"ASHA at {', '.join(map(str, budget.rungs)) or 'none'}",
+        "median": f"the median rule from {budget.grace}",
+        "none": "no stops",
+    }[budget.stop]
+    title = f"Plan of tuning: {len(ledger.series)} x {budget.trials} trials of {budget.epochs} epochs, {stops}"
     table = Table(title=title, title_justify="left")
     for column in ("data set", "method"):
         table.add_column(column)

@@ -5,7 +5,7 @@ import pytest
 
 from bbqrec.errors import InputError
 from sweeps.search_spaces import Choices, LogUniform
-from sweeps.trials import STARTUP, Budget, Trial, chosen, stopped_at, suggestion
+from sweeps.trials import MEDIAN_OF, STARTUP, Budget, Trial, chosen, stopped_at, suggestion
 
 SPACE = {
     "recommender.learning_rate": LogUniform(1e-4, 1e-2),
@@ -93,6 +93,29 @@ def test_asha_equals_a_plain_loop():
         stops.append(stopped_at(before, scores, budget))
         assert stops[-1] == slow_rule(before, scores, epochs, grace, factor), (case, before, scores)
     assert None in stops and len(set(stops)) > 3
+
+
+def slow_median(before, scores, epochs, grace):
+    """By hand: from `grace` on the best so far must reach the median of the means that the others had by then."""
+    for epoch in range(grace, epochs):
+        means = [np.mean(curve[grace - 1 : epoch]) for curve in before if len(curve) >= epoch]
+        if len(scores) >= epoch and len(means) >= MEDIAN_OF and max(scores[:epoch]) < np.median(means):
+            return epoch
+    return None
+
+
+def test_the_median_rule_equals_a_plain_loop():
+    generator = np.random.default_rng(4)
+    stops = []
+    for case in range(60):
+        epochs, grace = int(generator.integers(3, 14)), int(generator.integers(1, 4))
+        lengths = generator.integers(1, epochs + 1, int(generator.integers(0, 9)))
+        before = [tuple(generator.random(int(length)).tolist()) for length in lengths]
+        scores = tuple((0.6 * generator.random(epochs)).tolist())
+        stops.append(stopped_at(before, scores, Budget(epochs=epochs, grace=grace, stop="median")))
+        assert stops[-1] == slow_median(before, scores, epochs, grace), (case, before, scores)
+    assert None in stops and len(set(stops)) > 3
+    assert stopped_at([(0.9, 0.9)] * 9, (0.1, 0.1), Budget(epochs=2, grace=1, stop="none")) is None
 
 
 def test_the_first_trial_is_never_stopped_nor_any_at_its_last_epoch():

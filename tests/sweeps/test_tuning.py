@@ -13,8 +13,9 @@ from sweeps import tuning
 from sweeps.ablations import Ablations
 from sweeps.command import main
 from sweeps.search_spaces import TUNABLE
-from sweeps.study import Study
-from sweeps.tuned import read_tuned
+from sweeps.study import Study, load_datasets
+from sweeps.trials import Budget
+from sweeps.tuned import read_tuned, write_tuned
 from sweeps.tuning import Stopper, Tuning
 
 
@@ -58,11 +59,37 @@ def test_a_folder_that_cannot_be_written_is_refused(words, capsys, tmp_path):
 def test_a_dry_run_prints_the_plan_and_stops(words, capsys, tmp_path):
     assert main(Tuning, [*words, "--dry-run", "--trials", "5", "--epochs", "9"]) == 0
     printed = capsys.readouterr().out
-    assert f"Plan of tuning: {len(TUNABLE)} x 5 trials of 9 epochs, stops at 2, 6" in printed
+    assert f"Plan of tuning: {len(TUNABLE)} x 5 trials of 9 epochs, ASHA at 2, 6" in printed
     for method in TUNABLE:
         assert re.search(rf"toy +│ {method} +│ +\d │ +5 │ +0 │ +5 │", printed)
     assert "sasrec: recommender.learning_rate 0.0003 to 0.005 (default 0.002)" in printed
     assert not (tmp_path / "tuned").exists() and not (tmp_path / "runs").exists()
+
+
+def test_seed_points_are_tried_after_the_default_each_by_its_method(words, folder, tmp_path):
+    point = {"recommender.learning_rate": 0.001, "recommender.d_model": 64}
+    about = {"method": "sasrec", "dataset": "other", "fingerprint": "f", "profile": "small", "overrides": point}
+    file = write_tuned(tmp_path / "elsewhere", about)
+    asked = Tuning(methods=("sasrec", "gru4rec"), dataset=(folder,), profile="tiny", trials=3, seed_points=(file,))
+    made = asked.series(load_datasets((folder,)), {}, Budget(trials=3, parallel=3))
+    tried = {}
+    for series in made:
+        series.advance(Store(tmp_path / "runs"))
+        tried[series.method] = [trial.overrides for trial in series.at_hand.values()]
+    default = tried["sasrec"][0]
+    assert tried["sasrec"][1] == {**default, **point} != default
+    assert tried["sasrec"][2] not in (default, {**default, **point})
+    assert tried["gru4rec"][1] != {**tried["gru4rec"][0], **point}, "another method's point is not tried"
+
+
+def test_a_seed_point_that_cannot_be_tried_is_named(words, capsys, tmp_path):
+    assert main(Tuning, [*words, "--methods", "sasrec", "--seed-points", "no.json"]) == 2
+    assert "--seed-points no.json does not exist" in capsys.readouterr().err
+    point = {"recommender.dropout": 0.77}
+    about = {"method": "sasrec", "dataset": "other", "fingerprint": "f", "profile": "small", "overrides": point}
+    file = write_tuned(tmp_path / "elsewhere", about)
+    assert main(Tuning, [*words, "--methods", "sasrec", "--seed-points", str(file)]) == 2
+    assert "seed point recommender.dropout=0.77 is not in sasrec's space" in capsys.readouterr().err
 
 
 def test_what_is_set_is_not_tuned(words, capsys):

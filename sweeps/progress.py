@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.ledger import Ledger
+from sweeps.study import Run
 from sweeps.trainable import HOPELESS
 from sweeps.tuning_ledger import TuningLedger
 
@@ -38,7 +39,7 @@ class Progress(Callback):
         self.started, self.shown = clock(), float("-inf")
         self.epochs: dict[str, tuple[int, int]] = {}
         self.last: dict[str, float] = {}
-        self.costs: dict[str, list[float]] = defaultdict(list)
+        self.costs: dict[tuple[str, ...], list[float]] = defaultdict(list)
         self.live: Live | None = None
         self._open = ExitStack()
 
@@ -65,7 +66,8 @@ class Progress(Callback):
         if HOPELESS in result:
             return self._fail(trial, result[HOPELESS], hopeless=True)
         self.epochs[key] = (result["epoch"], result["epochs"])
-        self.costs[trial.config["stage"]].append(now - self.last.get(key, now))
+        for alike in (_alike(self.ledger.runs[key]), (trial.config["stage"],)):
+            self.costs[alike].append(now - self.last.get(key, now))
         self.last[key] = now
         self.ledger.report(key, result)
 
@@ -119,16 +121,25 @@ class Progress(Callback):
         return table
 
     def eta(self) -> float | None:
-        """Seconds to go if every run takes all its epochs; None as long as a stage's cost is unknown."""
+        """Seconds to go if every run takes all its epochs; None as long as a stage's cost is unknown.
+
+        An epoch costs what those of the same model on the same data cost so far or, without any, those of its stage.
+        """
         ahead = [run for run in self.ledger.missing if self.ledger.status[run.key] in ("pending", "running")]
-        to_go = [(stage, epochs) for stage, epochs in self.ledger.unplanned.items() if epochs]
+        to_go = [((stage,), epochs) for stage, epochs in self.ledger.unplanned.items() if epochs]
         for run in ahead:
             epoch, epochs = self.epochs.get(run.key, (0, run_epochs(run.config, run.stage)))
-            to_go.append((run.stage, epochs - epoch))
-        if not all(self.costs[stage] for stage, _ in to_go):
+            to_go.append((_alike(run) if self.costs.get(_alike(run)) else (run.stage,), epochs - epoch))
+        if not all(self.costs.get(alike) for alike, _ in to_go):
             return None
-        left = sum(epochs * sum(self.costs[stage]) / len(self.costs[stage]) for stage, epochs in to_go)
+        left = sum(epochs * sum(self.costs[alike]) / len(self.costs[alike]) for alike, epochs in to_go)
         return left / max(min(self.slots, len(ahead)), 1)
+
+
+def _alike(run: Run) -> tuple[str, ...]:
+    """What the cost of an epoch depends on most."""
+    config = run.config.quantizer if run.stage == "quantizer" else run.config.recommender
+    return run.stage, getattr(config, "kind", ""), run.folder
 
 
 def run_epochs(config: Any, stage: str) -> int:

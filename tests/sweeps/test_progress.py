@@ -10,6 +10,7 @@ from small_data import SMALL
 from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
 from sweeps.ledger import Best, Ledger
 from sweeps.progress import Progress, duration, reason
+from sweeps.study import Study
 
 
 class Clock:
@@ -52,6 +53,17 @@ def test_a_line_has_counts_eta_and_the_best_score(watched):
     )
     watched.ledger.status[similar.key] = "failed"
     assert watched.eta() == 80.0  # one run left uses one slot
+
+
+def test_a_cheap_model_s_epochs_do_not_count_for_an_expensive_one(folder, store):
+    about = {"datasets": (folder,), "profile": "tiny", "overrides": {"recommender.epochs": 3}}
+    ledger = Ledger(Study(name="s", methods=("sasrec", "gru4rec", "bert4rec"), **about).plan(store), store)
+    watched = Progress(ledger, Console(file=io.StringIO()), slots=1, clock=Clock())
+    sasrec, gru4rec, _ = ledger.missing
+    for run, seconds in ((sasrec, 1.0), (gru4rec, 9.0)):
+        watched.on_trial_start(1, [], trial_of(run))
+        epoch(watched, run, 1, 3, seconds)
+    assert watched.eta() == 2 * 1.0 + 2 * 9.0 + 3 * 5.0, "of the third nothing is known but the others' mean"
 
 
 def test_lines_come_every_few_seconds_and_events_at_once(watched, tmp_path):

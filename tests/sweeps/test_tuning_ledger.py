@@ -286,7 +286,7 @@ def test_the_file_says_what_was_found_and_how(ledger_of, tmp_path):
     best = series.chosen
     assert found["overrides"] == best.overrides and (found["trial"], found["score"]) == (best.number, best.score)
     assert found["default_score"] == series.trials[0].score and found["set"] == EPOCHS and found["seed"] == 0
-    assert found["budget"] == {"trials": 6, "epochs": 4, "grace": 1, "factor": 2, "parallel": 1}
+    assert found["budget"] == {"trials": 6, "epochs": 4, "grace": 1, "factor": 2, "stop": "asha", "parallel": 1}
     assert (found["dataset"], found["profile"]) == ("toy", "tiny")
     assert found["fingerprint"] == series.dataset.fingerprint
     assert [trial["score"] for trial in found["trials"]] == [trial.score for trial in series.trials]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from tyro.extras import SubcommandApp
 
+from analysis.ablations import ablation_table
 from analysis.baselines import TABLE_2, table2
 from analysis.collisions import table5
 from analysis.inference import load_measured, table6
@@ -15,7 +16,7 @@ from analysis.paper import beside
 from analysis.ranks import load_ranks
 from analysis.report import write_report
 from analysis.rows import load_rows
-from analysis.tables import TABLES, Table, latex, markdown, table
+from analysis.tables import TABLES, Table, latex, markdown
 from bbqrec.errors import InputError
 
 app = SubcommandApp()
@@ -108,7 +109,7 @@ def _print_comparison(name: str, store: str, study: str, tex: bool, paper: bool)
     if paper:
         print(beside(rows, TABLES[name]), end="")
     else:
-        _print(table(rows, TABLES[name]), tex)
+        _print(ablation_table(rows, load_ranks(store, rows), TABLES[name]), tex)
 
 
 def _rows(store: str, study: str, tex: bool, paper: bool) -> pd.DataFrame:

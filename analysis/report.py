@@ -8,9 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.baselines import TABLE_2, gains, gains_frame, table2
+from analysis.ablations import ablation_table, losses
+from analysis.baselines import TABLE_2, gains, table2
 from analysis.cells import conditions
 from analysis.collisions import table5
+from analysis.contrasts import frame
 from analysis.curves import EXPORT, load_curves
 from analysis.figure3 import figure3
 from analysis.figures import METHODS as FIGURE_4_METHODS
@@ -22,7 +24,7 @@ from analysis.ranks import EXPORT as RANKS_EXPORT
 from analysis.ranks import export_ranks, load_ranks
 from analysis.rows import export_rows, exported_file, load_rows, open_store
 from analysis.studies import read_study
-from analysis.tables import TABLE_3, TABLE_4, Table, TableSpec, latex, markdown, table
+from analysis.tables import TABLE_3, TABLE_4, Table, TableSpec, latex, markdown
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 
@@ -49,7 +51,7 @@ def write_report(source: Source, study: str | Mapping[str, Any], out: str | Path
             write(source, rows, folder)
         export_rows(rows, folder / "rows.csv")
         if curves is not None:
-            curves.to_csv(folder / EXPORT, index=False, lineterminator="\n")
+            _write_csv(curves, folder / EXPORT)
             save(learning_curves(curves), folder / "curves.png", f"Learning curves of study {name}")
 
     return _in_place(fill, Path(out))
@@ -80,10 +82,18 @@ def _write(made: Table, folder: Path) -> None:
     (folder / f"{made.name}.md").write_text(markdown(made), encoding="utf-8")
 
 
-def _table(spec: TableSpec) -> Writer:
+def _ablations(*specs: TableSpec) -> Writer:
+    """Tables of the full model and its variants, and what their marks are made of."""
+
     def write(source: Source, rows: pd.DataFrame, folder: Path) -> None:
-        _write(table(rows, spec), folder)
-        (folder / f"{spec.name}_paper.md").write_text(beside(rows, spec), encoding="utf-8")
+        ranks = load_ranks(source, rows)
+        tested = []
+        for spec in specs:
+            _write(ablation_table(rows, ranks, spec), folder)
+            (folder / f"{spec.name}_paper.md").write_text(beside(rows, spec), encoding="utf-8")
+            tested.append(frame(losses(rows, ranks, spec)).assign(table=spec.name))
+        _write_csv(pd.concat(tested), folder / "significance.csv")
+        export_ranks(ranks, folder / RANKS_EXPORT)
 
     return write
 
@@ -92,8 +102,12 @@ def _table2(source: Source, rows: pd.DataFrame, folder: Path) -> None:
     ranks = load_ranks(source, rows)
     _write(table2(rows, ranks), folder)
     (folder / "table2_paper.md").write_text(beside(rows, TABLE_2, improvement=True), encoding="utf-8")
-    gains_frame(gains(rows, ranks)).to_csv(folder / "significance.csv", index=False, lineterminator="\n")
+    _write_csv(frame(gains(rows, ranks)).assign(table=TABLE_2.name), folder / "significance.csv")
     export_ranks(ranks, folder / RANKS_EXPORT)
+
+
+def _write_csv(made: pd.DataFrame, path: Path) -> None:
+    made.to_csv(path, index=False, lineterminator="\n")
 
 
 def _table5(source: Source, rows: pd.DataFrame, folder: Path) -> None:
@@ -119,7 +133,7 @@ def _figure3(source: Source, rows: pd.DataFrame, folder: Path) -> None:
 
 
 OUTPUTS: dict[str, tuple[Writer, ...]] = {
-    "ablations": (_table(TABLE_3), _table(TABLE_4), _figure4),
+    "ablations": (_ablations(TABLE_3, TABLE_4), _figure4),
     "baselines": (_table2,),
     "collisions": (_table5,),
     "hyperparameters": (_overview, _figure3),

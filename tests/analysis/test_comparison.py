@@ -5,7 +5,9 @@ import pytest
 from rendered import DOCUMENTS, check_golden, set_by_latex
 from scipy import stats
 
-from analysis.baselines import GROUPS, TABLE_2, gains, gains_frame, table2
+from analysis.baselines import GROUPS, TABLE_2, gains, table2
+from analysis.contrasts import Side
+from analysis.contrasts import frame as frame_of
 from analysis.labels import METHOD_LABELS
 from analysis.tables import latex, markdown
 from bbqrec.errors import InputError
@@ -74,7 +76,7 @@ def test_the_improvement_is_over_the_best_baseline_and_signed(make_baselines):
         rows = with_score(rows, method, recall_5=0.05 + 0.001 * place, recall_10=0.05 + 0.001 * place)
     rows = with_score(rows, "nova-bert", recall_5=0.08, recall_10=0.125)
     found = {gain.metric: gain for gain in gains(rows, {})}
-    assert found["recall@5"].against == found["recall@10"].against == "nova-bert"
+    assert found["recall@5"].theirs == found["recall@10"].theirs == Side("nova-bert")
     assert found["recall@5"].relative == pytest.approx(0.125)
     assert found["recall@10"].relative == pytest.approx(-0.2)
     made = table2(rows, {})
@@ -101,11 +103,11 @@ def test_a_test_per_cell_on_the_users_of_the_seeds_that_both_have(make_baselines
     del ranks["toys.letter.0"]
     compared = gains(rows, ranks)
     assert [(gain.dataset, gain.metric) for gain in compared[3:5]] == [("sports", "ndcg@10"), ("toys", "recall@5")]
-    sports, toys = compared[3], next(gain for gain in compared[4:] if gain.against == "letter")
+    sports, toys = compared[3], next(gain for gain in compared[4:] if gain.theirs.method == "letter")
     assert (toys.seeds, sports.seeds) == ((1,), (0, 1, 2))
     ours, theirs = (
         np.mean([user_scores(ranks[f"sports.{m}.{seed}"], "ndcg@10") for seed in range(3)], axis=0)
-        for m in ("bbqrec", sports.against)
+        for m in ("bbqrec", sports.theirs.method)
     )
     expected = stats.ttest_rel(ours, theirs)
     assert (sports.test.t, sports.test.p) == pytest.approx((expected.statistic, expected.pvalue))
@@ -176,8 +178,8 @@ def test_two_numbers_of_users(make_baselines):
 
 def test_the_frame_has_what_the_mark_was_made_of(make_baselines):
     rows, ranks = make_baselines(seeds=2)
-    frame = gains_frame(gains(rows, ranks))
+    frame = frame_of(gains(rows, ranks))
     assert list(frame["metric"]) == ["recall@5", "recall@10", "ndcg@5", "ndcg@10"]
     assert frame["seeds"].unique().tolist() == ["0 1"] and (frame["users"] == 2000).all()
     assert (frame["p_holm"] >= frame["p"]).all() and (frame["difference"] * frame["t"] > 0).all()
-    assert gains_frame([]).empty and list(gains_frame([]).columns) == list(frame.columns)
+    assert frame_of([]).empty and list(frame_of([]).columns) == list(frame.columns)

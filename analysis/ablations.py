@@ -1,0 +1,59 @@
+"""Tables 3 and 4 with tests: BBQRec against each of its variants on the same users."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.cells import compare
+from analysis.contrasts import Contrast, Side, contrasts, corrected
+from analysis.labels import FULL, METRIC_LABELS, dataset_label
+from analysis.ranks import Ranks
+from analysis.significance import LEVEL
+from analysis.tables import Table, TableSpec, table
+
+
+def losses(rows: pd.DataFrame, ranks: Ranks, spec: TableSpec) -> list[Contrast]:
+    """BBQRec against every other method of the table, corrected over the table. A variant that is the full model's own
+    run on a data set is left out there."""
+    comparison = compare(rows, spec.methods)
+    pairs = [
+        (dataset, Side(FULL), Side(method))
+        for dataset in comparison.datasets
+        for method in spec.methods
+        if method != FULL and not comparison.cell(dataset, method).shared
+    ]
+    return corrected(contrasts(rows, ranks, pairs))
+
+
+def ablation_table(rows: pd.DataFrame, ranks: Ranks, spec: TableSpec) -> Table:
+    """The table with a star at every variant whose difference to BBQRec is significant, whatever its sign."""
+    made, found = table(rows, spec), losses(rows, ranks, spec)
+    starred = {
+        (dataset_label(c.dataset), METRIC_LABELS[c.metric], spec.methods.index(c.theirs.method))
+        for c in found
+        if c.significant
+    }
+    groups = []
+    for group in made.groups:
+        lines = []
+        for line in group:
+            stars = [(group[0].dataset, line.metric, place) in starred for place in range(len(line.entries))]
+            entries = [replace(entry, star=star) for entry, star in zip(line.entries, stars, strict=True)]
+            lines.append(replace(line, entries=tuple(entries)))
+        groups.append(tuple(lines))
+    return replace(made, groups=tuple(groups), remarks=(*made.remarks, *_remarks(found)))
+
+
+def _remarks(found: list[Contrast]) -> list[str]:
+    """What the star means, what could not be tested, and the smallest loss that could have been found."""
+    tested = [c for c in found if c.test is not None]
+    left = {dataset_label(c.dataset): None for c in found if c.test is None}
+    remarks = []
+    if tested:
+        remarks.append(
+            f"*: differs from BBQRec with p < {LEVEL:g} in a two-sided paired t-test over the users, each with the "
+            f"mean over the seeds that both have; Holm-corrected over the table ({len(tested)} cells)."
+        )
+    if left:
+        remarks.append(f"Significance is not marked for {', '.join(left)}: the ranks of the users are not at hand.")
+    return remarks

@@ -1,0 +1,149 @@
+"""One method against another on the same users: difference, interval, tests. Tables and claims are read off these."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.bootstrap import intervals, kinds
+from analysis.ranks import Ranks
+from analysis.rows import METRICS
+from analysis.significance import (
+    LEVEL,
+    PairedTest,
+    detectable,
+    effect_size,
+    holm,
+    mean_over_seeds,
+    paired_t_test,
+    wilcoxon,
+)
+from bbqrec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Side:
+    """A method, and the setting if the study varies more than methods."""
+
+    method: str
+    setting: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """`ours` against `theirs` on one data set by one metric: means over each side's own seeds, `relative` to theirs.
+
+    Tests compare the users, each with the mean over the `seeds` that both sides have: `test` is the t-test, `wilcoxon`
+    a p-value, `interval` a bootstrap over users and seeds, `effect` Cohen's d, `detectable` what the t-test could have
+    found. `p` is that of the t-test after Holm's correction over the contrasts that it was made with.
+    """
+
+    dataset: str
+    metric: str
+    ours: Side
+    theirs: Side
+    means: tuple[float, float]
+    seeds: tuple[int, ...] = ()
+    test: PairedTest | None = None
+    wilcoxon: float | None = None
+    interval: tuple[float, float] | None = None
+    effect: float | None = None
+    detectable: float | None = None
+    p: float | None = None
+
+    @property
+    def relative(self) -> float | None:
+        """None where theirs is 0."""
+        return self.means[0] / self.means[1] - 1 if self.means[1] > 0 else None
+
+    @property
+    def significant(self) -> bool:
+        """Also of a loss. Not where single seeds decide: means over all seeds and over the common ones may disagree."""
+        if self.p is None or self.test is None:
+            return False
+        return self.p < LEVEL and self.test.difference * (self.means[0] - self.means[1]) > 0
+
+
+def contrasts(rows: pd.DataFrame, ranks: Ranks, pairs: Iterable[tuple[str, Side, Side]]) -> list[Contrast]:
+    """Of every (data set, ours, theirs) whose sides have a result, by every metric; tested where `ranks` has both.
+
+    Raises InputError for sides that rank different numbers of users.
+    """
+    found: list[Contrast] = []
+    for dataset, ours, theirs in pairs:
+        sides = [_done(rows, dataset, side) for side in (ours, theirs)]
+        if all(len(side) for side in sides):
+            found += _compared(dataset, ours, theirs, sides, ranks)
+    return found
+
+
+def corrected(found: Sequence[Contrast]) -> list[Contrast]:
+    """With `p` after Holm's correction over these."""
+    adjusted = iter(holm([contrast.test.p for contrast in found if contrast.test is not None]))
+    return [contrast if contrast.test is None else replace(contrast, p=next(adjusted)) for contrast in found]
+
+
+def frame(found: Sequence[Contrast]) -> pd.DataFrame:
+    """A row per contrast, for significance.csv."""
+    lines = []
+    for c in found:
+        test = c.test
+        low, high = c.interval or (None, None)
+        lines.append(
+            {"dataset": c.dataset, "metric": c.metric, "method": c.ours.method, "setting": c.ours.setting}
+            | {"against": c.theirs.method, "against_setting": c.theirs.setting}
+            | {"mean": c.means[0], "against_mean": c.means[1], "relative": c.relative}
+            | {"seeds": " ".join(map(str, c.seeds)), "users": test and test.users}
+            | {"difference": test and test.difference, "low": low, "high": high, "effect": c.effect}
+            | {"detectable": c.detectable, "t": test and test.t, "p": test and test.p, "p_holm": c.p}
+            | {"p_wilcoxon": c.wilcoxon}
+        )
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+COLUMNS = (
+    *("dataset", "metric", "method", "setting", "against", "against_setting", "mean", "against_mean", "relative"),
+    *("seeds", "users", "difference", "low", "high", "effect", "detectable", "t", "p", "p_holm", "p_wilcoxon"),
+)
+
+
+def _done(rows: pd.DataFrame, dataset: str, side: Side) -> pd.DataFrame:
+    same = rows["setting"].isna() if side.setting is None else rows["setting"] == side.setting
+    return rows[(rows["dataset"] == dataset) & (rows["method"] == side.method) & (rows["status"] == "done") & same]
+
+
+def _compared(dataset: str, ours: Side, theirs: Side, sides: list[pd.DataFrame], ranks: Ranks) -> list[Contrast]:
+    plain = []
+    for metric in METRICS:
+        means = (float(sides[0][f"test/{metric}"].mean()), float(sides[1][f"test/{metric}"].mean()))
+        plain.append(Contrast(dataset=dataset, metric=metric, ours=ours, theirs=theirs, means=means))
+    keys = [{int(s): k for s, k in zip(p["seed"], p["run_key"], strict=True) if k in ranks} for p in sides]
+    seeds = tuple(sorted(keys[0].keys() & keys[1].keys()))
+    if not seeds:
+        return plain
+    users = {len(ranks[side[seed]]) for seed in seeds for side in keys}
+    if len(users) > 1:
+        counts = " and ".join(map(str, sorted(users)))
+        what = f"runs of {ours.method} and {theirs.method} on {dataset} rank {counts} users"
+        raise InputError(what, "export the rows and ranks again, or run the study again")
+    if users == {1}:
+        return plain
+    mine, other = (np.stack([ranks[side[seed]] for seed in seeds]) for side in keys)
+    limits = intervals(kinds(mine, other), METRICS)
+    return [_tested(contrast, seeds, mine, other, limits[contrast.metric]) for contrast in plain]
+
+
+def _tested(
+    contrast: Contrast, seeds: tuple[int, ...], mine: np.ndarray, other: np.ndarray, interval: tuple[float, float]
+) -> Contrast:
+    values = [mean_over_seeds(list(side), contrast.metric) for side in (mine, other)]
+    return replace(
+        contrast,
+        seeds=seeds,
+        test=paired_t_test(*values),
+        wilcoxon=wilcoxon(*values),
+        interval=interval,
+        effect=effect_size(*values),
+        detectable=detectable(*values),
+    )

@@ -105,6 +105,16 @@ def test_row_holds_scores_costs_and_origin(run, tiny_dataset, straight):
     }
     assert row["costs"]["best_epoch"] == best + 1 and row["costs"]["recommender_epochs"] == 4
     assert row["costs"]["quantizer_epochs"] == 4 and row["costs"]["quantizer_seconds"] > 0
+    threads = torch.get_num_threads()
+    for stage in ("quantizer", "recommender"):
+        costs = {name: row["costs"][f"{stage}_{name}"] for name in ("seconds", "wall_seconds", "core_seconds")}
+        assert costs["wall_seconds"] > costs["seconds"] > 0  # it holds the work, the reading and the checkpoints
+        assert costs["core_seconds"] == pytest.approx(costs["seconds"] * threads)
+        assert row["costs"][f"{stage}_gpu_seconds"] == 0
+    assert row["costs"]["peak_memory_bytes"] > 1e7 < row["costs"]["quantizer_peak_memory_bytes"]
+    quantizer = store.read_json("quantizer", run.quantizer_key, "row.json")
+    assert (quantizer["dataset"], quantizer["fingerprint"], quantizer["seed"]) == (run.dataset, run.fingerprint, 3)
+    assert quantizer["config"]["quantizer"] == run.described()["quantizer"] and "recommender" not in quantizer["config"]
     assert row["collisions"]["excess"] == first[-1].metrics["codes/excess"]
     assert row["collisions"]["colliding_items"] == first[-1].metrics["codes/colliding_items"]
     assert row["provenance"]["ray"] == "none" and row["provenance"]["attempts"] == 1

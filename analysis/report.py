@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.baselines import TABLE_2, gains, gains_frame, table2
 from analysis.cells import conditions
 from analysis.collisions import table5
+from analysis.costs import cell_costs, costs_markdown
 from analysis.curves import EXPORT, load_curves
 from analysis.figures import METHODS as FIGURE_4_METHODS
 from analysis.figures import figure4, learning_curves, save
@@ -30,7 +31,7 @@ Writer = Callable[[Source, pd.DataFrame, Path], None]
 
 
 def write_report(source: Source, study: str | Mapping[str, Any], out: str | Path) -> list[Path]:
-    """Writes the tables and figures of a study, its rows and its learning curves to `out`; returns the files.
+    """Writes the tables and figures of a study, its rows, costs and learning curves to `out`; returns the files.
 
     Quantizers have no such curves. `source` is a store, its URL or exported rows; `study` a name or, for a store, what
     a study file holds. Cells without a number are shown as such. All files are made before the first one is put in
@@ -46,6 +47,8 @@ def write_report(source: Source, study: str | Mapping[str, Any], out: str | Path
         for write in OUTPUTS.get(name, ()):
             write(source, rows, folder)
         export_rows(rows, folder / "rows.csv")
+        cell_costs(rows).to_csv(folder / "costs.csv", index=False, lineterminator="\n")
+        (folder / "costs.md").write_text(costs_markdown(rows), encoding="utf-8")
         if curves is not None:
             curves.to_csv(folder / EXPORT, index=False, lineterminator="\n")
             save(learning_curves(curves), folder / "curves.png", f"Learning curves of study {name}")
@@ -110,4 +113,4 @@ OUTPUTS: dict[str, tuple[Writer, ...]] = {
     "baselines": (_table2,),
     "collisions": (_table5,),
 }
-"""What each study feeds beside its rows and learning curves, which every study has."""
+"""What each study feeds beside its rows, costs and learning curves, which every study has."""

@@ -19,6 +19,8 @@ from bbqrec.metrics import scores
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [
+    "costs.csv",
+    "costs.md",
     "curves.csv",
     "curves.png",
     "figure4.pdf",
@@ -80,7 +82,8 @@ def test_a_study_of_which_nothing_is_done(tmp_path, store, write_study, methods)
 def test_another_study_has_rows_and_curves(tmp_path, store, publish, write_study):
     finish(store, publish, write_study)
     store.write_json("study/mine.json", store.load_json("study/ablations.json") | {"name": "mine"})
-    assert [p.name for p in write_report(store, "mine", tmp_path / "out")] == ["curves.csv", "curves.png", "rows.csv"]
+    names = ["costs.csv", "costs.md", "curves.csv", "curves.png", "rows.csv"]
+    assert [p.name for p in write_report(store, "mine", tmp_path / "out")] == names
 
 
 def test_an_older_study_of_the_name_has_a_report_of_its_own(tmp_path, store, publish, write_study):
@@ -116,7 +119,7 @@ def finish_baselines(store, publish, write_study) -> None:
 def test_the_comparison_of_methods_and_its_export(tmp_path, store, publish, write_study):
     finish_baselines(store, publish, write_study)
     written = write_report(store, "baselines", tmp_path / "out")
-    names = ["curves.csv", "curves.png", "ranks.npz", "rows.csv", "significance.csv"]
+    names = ["costs.csv", "costs.md", "curves.csv", "curves.png", "ranks.npz", "rows.csv", "significance.csv"]
     assert [p.name for p in written] == [*names, "table2.md", "table2.tex", "table2_paper.md"]
     table = (tmp_path / "out" / "table2.md").read_text()
     assert "Holm-corrected over the table (4 cells)." in table and "Without a result so far: Toys: SASRec." in table

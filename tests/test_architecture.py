@@ -16,7 +16,9 @@ LAYERS = (
     "errors native similarity_triton",
     "schema overrides files precision",
     "config store metrics provenance",
-    "run profiles",
+    "run run_registry profiles",
+    "run_details pruning",
+    "run_comparison",
     "losses mutual_information codebook sequence_encoder similarity_mix item_features",
     "attention",
     "datasets",
@@ -32,7 +34,7 @@ LAYERS = (
     "records",
     "stages",
     "recommendation",
-    "cli_prepare",
+    "cli_prepare cli_runs",
     "cli",
 )
 """bbqrec from the ground up: a module imports from the layers before its own. A package is free within itself."""

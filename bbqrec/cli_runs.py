@@ -172,7 +172,8 @@ class Prune(InStore):
                 table.add_row(*map(Text, words))
             show(table)
         total = f"{len(gone)} leftovers, {sum(leftover.bytes for leftover in gone):,} bytes"
-        print(f"removed {total}" if self.yes else f"{total}: --yes removes them" if gone else "nothing to remove")
+        said = f"removed {total}" if self.yes else f"{total}: --yes removes them"
+        print(said if found else "nothing to remove")
 
 
 def show(table: Table) -> None:

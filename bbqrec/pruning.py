@@ -66,10 +66,10 @@ def remove(files: Files, leftover: Leftover, before: float) -> bool:
     now = files.tree(leftover.name)
     if any(entry.modified >= before for entry in now.values()):
         return False
-    kind, key, *rest = leftover.name.split("/")
-    if rest and kind in (*KINDS, COPIES) and not TEMPORARY.fullmatch(rest[-1]):
-        said = parsed(files.read(f"{kind}/{key}/manifest.json"))
-        if (at(said, "attempt") == rest[0]) or (rest == ["progress"] and said is None):
+    parts = leftover.name.split("/")
+    if parts[0] in (*KINDS, COPIES) and len(parts) == 3 and not TEMPORARY.fullmatch(parts[-1]):
+        said = parsed(files.read(f"{parts[0]}/{parts[1]}/manifest.json"))
+        if parts[2] == at(said, "attempt") or (parts[2] == "progress" and said is None):
             return False
     if leftover.published is not None:
         files.remove(leftover.published)

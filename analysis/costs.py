@@ -20,6 +20,8 @@ CELL = ("dataset", "method", "label", "seed", "setting")
 GROUP = ("dataset", "label", "setting")
 KEYS = tuple(f"{stage}_key" for stage in STAGES)
 SECONDS = tuple(f"{stage}_seconds" for stage in STAGES)
+UNITS = (("hours", 3600, 3600), ("minutes", 60, 300), ("seconds", 1, 0))
+"""Of a table: name, seconds, and the sum from which on it is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +112,9 @@ def sentence(rows: pd.DataFrame, held: Collection[str] = ()) -> str:
 
 
 def costs_markdown(rows: pd.DataFrame) -> str:
-    """The costs by data set and method, all seeds together, in hours or, of small studies, minutes."""
+    """The costs by data set and method, all seeds together, in the unit of UNITS that suits the study's size."""
     cells = cell_costs(rows)
-    unit, length = ("hours", 3600) if cells["alone_seconds"].sum() >= 3600 else ("minutes", 60)
+    unit, length = next((u, length) for u, length, least in UNITS if cells["alone_seconds"].sum() >= least)
     columns = [*SECONDS, "alone_seconds", "shared_seconds"]
     body = []
     for (dataset, label, setting), part in cells.fillna({"setting": ""}).groupby(list(GROUP), sort=False):
@@ -132,10 +134,10 @@ def costs_markdown(rows: pd.DataFrame) -> str:
 
 
 def duration(seconds: float) -> str:
-    """0.42 h, 4.2 min or 12 s."""
+    """0.42 h, 4.2 min or 12.3 s."""
     if seconds >= 360:
         return f"{seconds / 3600:.2f} h"
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def _recorded(rows: pd.DataFrame) -> str:

@@ -120,11 +120,9 @@ def _unused(registry: Registry, tree: Mapping[str, Entry], before: float) -> tup
         kind, key = name.split("/")[:2]
         whole[kind, key][name] = entry
     old = [run for run in registry.runs if run.modified < before]
-    trials = [run for run in old if run.kind == "trial"]
-    going = {run.key for run in trials}
-    staying = [
-        run for run in registry.runs if run.kind == "recommender" or (run.kind == "trial" and run.key not in going)
-    ]
+    trials = {run.key: run for run in old if run.kind == "trial"}
+    staying = [run for run in registry.runs if run.kind == "recommender"]
+    staying += [run for run in registry.runs if run.kind == "trial" and run.key not in trials]
     silent = [run.key for run in staying if not run.knows_its_quantizer]
     remarks = []
     quantizers = [run for run in old if run.kind == "quantizer" and run.state == "finished" and not run.cells]
@@ -133,7 +131,7 @@ def _unused(registry: Registry, tree: Mapping[str, Entry], before: float) -> tup
         quantizers = []
     read = {run.quantizer_key for run in staying}
     found = []
-    for run in [*trials, *(run for run in quantizers if run.key not in read)]:
+    for run in [*trials.values(), *(run for run in quantizers if run.key not in read)]:
         folder, manifest = f"{run.kind}/{run.key}", f"{run.kind}/{run.key}/manifest.json"
         why = "trial of a tuning" if run.kind == "trial" else "quantizer that nothing reads"
         published = manifest if manifest in tree else None

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -151,6 +152,21 @@ def test_a_trial_trains_like_a_run_and_never_reads_the_test_split(run, tiny_data
     row, judged = (s.read_json(kind, key, "row.json") for s, kind in ((trials, "trial"), (store, "recommender")))
     assert row["scores"] == {} and row["selected_by"] == judged["selected_by"] and row["config"] == judged["config"]
     assert not any("test" in name for line in metrics(trials, "trial", key) for name in line)
+
+
+def test_a_quantizer_of_an_older_version_is_read_like_any_other(run, tiny_dataset, straight, tmp_path):
+    """Its row says less of what it cost and of what it was made from."""
+    store, folder = Store(tmp_path / "store"), tmp_path / "older"
+    shutil.copytree(straight[0].get("quantizer", run.quantizer_key), folder)
+    row = json.loads((folder / "row.json").read_text())
+    costs = {name: row["costs"][name] for name in ("seconds", "epochs", "parameters", "peak_memory_bytes")}
+    older = {name: row[name] for name in ("key", "collisions", "codebook", "provenance")} | {"costs": costs}
+    (folder / "row.json").write_text(json.dumps(older))
+    store.publish("quantizer", run.quantizer_key, folder, "a")
+    list(run_recommender(run, tiny_dataset, store, attempt="a", device="cpu"))
+    assert_same_results(run, straight[0], store, stages=("recommender",))
+    found = store.read_json("recommender", run.recommender_key, "row.json")["costs"]
+    assert found["quantizer_seconds"] == costs["seconds"] and "quantizer_wall_seconds" not in found
 
 
 def test_a_published_stage_is_not_computed_again(run, tiny_dataset, straight, monkeypatch):

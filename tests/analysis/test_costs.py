@@ -54,7 +54,7 @@ def test_the_sentence(rows):
     assert sentence(forgot).endswith("; 2 runs recorded no seconds")
     assert sentence(done.drop(columns=[c for c in done if c.startswith("costs/")])).startswith("cost: no run has rec")
     assert sentence(rows.iloc[:0]).startswith("cost: no run has")
-    assert [duration(s) for s in (12.3, 252, 1512)] == ["12 s", "4.2 min", "0.42 h"]
+    assert [duration(s) for s in (12.3, 252, 1512)] == ["12.3 s", "4.2 min", "0.42 h"]
 
 
 def test_the_table_sums_shares_to_the_cost_and_says_device_hours(rows):
@@ -105,6 +105,8 @@ def test_the_report_has_the_costs_and_older_exports_have_them_too(tmp_path, stor
     write_report(store, "ablations", tmp_path / "out")
     written = pd.read_csv(tmp_path / "out" / "costs.csv")
     assert written["alone_seconds"].tolist() == [10.75, 10.75] and written["shared_seconds"].sum() == 3.25 + 2 * 7.5
-    assert "18 s of computing (3 runs); without sharing 22 s (4 runs)" in (tmp_path / "out" / "costs.md").read_text()
+    assert (
+        "18.2 s of computing (3 runs); without sharing 21.5 s (4 runs)" in (tmp_path / "out" / "costs.md").read_text()
+    )
     export_rows(rows.drop(columns="teacher_key"), tmp_path / "rows.csv")
     assert study_cost(load_rows(tmp_path / "rows.csv")).runs == 6

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from analysis.__main__ import main
 from analysis.costs import cell_costs, costs_markdown, duration, run_costs, sentence, study_cost
 from analysis.report import write_report
 from analysis.rows import checked, export_rows, load_rows
@@ -98,15 +99,15 @@ def test_a_teacher_of_which_only_the_study_file_tells(tmp_path, store, publish, 
     assert study_cost(load_rows(store)).alone_seconds == 2 * (3.25 + 7.5) + 50
 
 
-def test_the_report_has_the_costs_and_older_exports_have_them_too(tmp_path, store, publish, write_study, rows):
+def test_the_report_has_the_costs_and_older_exports_too(tmp_path, store, publish, write_study, rows, capsys):
     write_study(store, methods=("bbqrec", "bbqrec/s"))
     for method in ("bbqrec", "bbqrec/s"):
         publish(store, "toys", method)
     write_report(store, "ablations", tmp_path / "out")
     written = pd.read_csv(tmp_path / "out" / "costs.csv")
     assert written["alone_seconds"].tolist() == [10.75, 10.75] and written["shared_seconds"].sum() == 3.25 + 2 * 7.5
-    assert (
-        "18.2 s of computing (3 runs); without sharing 21.5 s (4 runs)" in (tmp_path / "out" / "costs.md").read_text()
-    )
+    said = (tmp_path / "out" / "costs.md").read_text()
+    assert "18.2 s of computing (3 runs); without sharing 21.5 s (4 runs)" in said
+    assert main(["costs", "--store", store.url]) == 0 and capsys.readouterr().out == said
     export_rows(rows.drop(columns="teacher_key"), tmp_path / "rows.csv")
     assert study_cost(load_rows(tmp_path / "rows.csv")).runs == 6

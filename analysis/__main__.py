@@ -11,6 +11,7 @@ from tyro.extras import SubcommandApp
 from analysis.ablations import ablation_table
 from analysis.baselines import TABLE_2, table2
 from analysis.collisions import table5
+from analysis.costs import costs_markdown
 from analysis.inference import load_measured, table6
 from analysis.paper import beside
 from analysis.ranks import load_ranks
@@ -102,6 +103,17 @@ def print_table6(measured: str = "out/inference", tex: bool = False) -> None:
         tex: LaTeX instead of Markdown.
     """
     _print(table6(load_measured(measured)), tex)
+
+
+@app.command(name="costs")
+def print_costs(store: str = "runs", study: str = "ablations") -> None:
+    """Print what a study cost by method, each run counted once, and what it would have cost without sharing.
+
+    Args:
+        store: Folder or URL of the results, or exported rows.
+        study: Name of the study, as for report.
+    """
+    print(costs_markdown(load_rows(store, study)), end="")
 
 
 def _print_comparison(name: str, store: str, study: str, tex: bool, paper: bool) -> None:

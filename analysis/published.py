@@ -57,7 +57,18 @@ def columns(found: Mapping[str, Any], stage: str, cell: Mapping[str, Any]) -> di
     flat["provenance/quantizer_commit"] = None if first is None else str(first)
     signals = "+".join(_signals(row.get("config") or {}))
     data = row.get("fingerprint") if stage == "recommender" else cell.get("fingerprint")
-    return {"status": "done", "error": None, "components": signals, "fingerprint": data, **flat}
+    about = {
+        "components": signals,
+        "fingerprint": data,
+        "teacher_key": row.get("teacher_key") or cell.get("teacher_key"),
+    }
+    return {"status": "done", "error": None, **about, **flat}
+
+
+def seconds(found: Mapping[str, Any]) -> float:
+    """Seconds of work of a recommender, out of `published`; NaN if they are not known."""
+    value = ((found.get("row") or {}).get("costs") or {}).get("recommender_seconds")
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _signals(config: Mapping[str, Any]) -> list[str]:

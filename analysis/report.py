@@ -13,6 +13,7 @@ from analysis.baselines import TABLE_2, gains, table2
 from analysis.cells import conditions
 from analysis.collisions import table5
 from analysis.contrasts import frame
+from analysis.costs import cell_costs, costs_markdown
 from analysis.curves import EXPORT, load_curves
 from analysis.figure3 import figure3
 from analysis.figures import METHODS as FIGURE_4_METHODS
@@ -34,7 +35,7 @@ Writer = Callable[[Source, pd.DataFrame, Path], None]
 
 
 def write_report(source: Source, study: str | Mapping[str, Any], out: str | Path) -> list[Path]:
-    """Writes the tables and figures of a study, its rows and its learning curves to `out`; returns the files.
+    """Writes the tables and figures of a study, its rows, costs and learning curves to `out`; returns the files.
 
     Quantizers have no such curves. `source` is a store, its URL or exported rows; `study` a name or, for a store, what
     a study file holds. Cells without a number are shown as such. All files are made before the first one is put in
@@ -50,6 +51,8 @@ def write_report(source: Source, study: str | Mapping[str, Any], out: str | Path
         for write in OUTPUTS.get(name, (_overview,) if curves is not None else ()):
             write(source, rows, folder)
         export_rows(rows, folder / "rows.csv")
+        _write_csv(cell_costs(rows), folder / "costs.csv")
+        (folder / "costs.md").write_text(costs_markdown(rows), encoding="utf-8")
         if curves is not None:
             _write_csv(curves, folder / EXPORT)
             save(learning_curves(curves), folder / "curves.png", f"Learning curves of study {name}")
@@ -138,4 +141,4 @@ OUTPUTS: dict[str, tuple[Writer, ...]] = {
     "collisions": (_table5,),
     "hyperparameters": (_overview, _figure3),
 }
-"""What each study feeds beside its rows and learning curves. One that is not named here has an overview."""
+"""What each study feeds beside its rows, costs and learning curves. One that is not named here has an overview."""

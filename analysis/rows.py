@@ -7,7 +7,8 @@ Columns, always there:
     method, label, dataset, seed    which cell, and
     setting                         the overrides that set it apart where the study varies more than these
     status, error, note             done, running, pending or failed, and why
-    run_key, quantizer_key          which runs the cell shows (models over items have no quantizer)
+    run_key, quantizer_key          which runs the cell shows (models over items have no quantizer), and
+    teacher_key                     the run that taught its quantizer, where one did
     components, fingerprint         the behaviour signals the run had ("id+text+image") and the data it saw
     valid/recall@5 ... test/ndcg@10 scores in [0, 1], NaN where not done, and for quantizers
 
@@ -21,20 +22,22 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.published import EXCESS, METRICS, NUMBERS, SPLITS, columns, published
+from analysis.published import EXCESS, METRICS, NUMBERS, SPLITS, columns, published, seconds
 from analysis.studies import NAMED, read_study
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 
 STAGES = ("quantizer", "recommender")
+NOTED = ("setting", "fingerprint", "teacher_key", "error", "note")
+"""What a study file may say of a cell beside NAMED."""
 STATUSES = ("done", "running", "pending", "failed")
 SCORES = tuple(f"{split}/{metric}" for split in SPLITS for metric in METRICS)
 COLLISIONS = f"collisions/{EXCESS}"
 """What a quantizer is judged by."""
 
 IDENTITY = ("study", "stage", "profile", "overrides", "method", "label", "dataset", "seed", "setting")
-STATE = ("status", "error", "note", "run_key", "quantizer_key", "components", "fingerprint")
-OPTIONAL = ("stage", "setting", "error", "note", "components", "fingerprint", "profile", "overrides")
+STATE = ("status", "error", "note", "run_key", "quantizer_key", "teacher_key", "components", "fingerprint")
+OPTIONAL = ("stage", "setting", "error", "note", "teacher_key", "components", "fingerprint", "profile", "overrides")
 """Of these what an export may lack; older ones do."""
 
 EXPORTS = ("rows.parquet", "rows.csv")
@@ -104,7 +107,12 @@ def _from_store(store: Store, described: Mapping[str, Any]) -> pd.DataFrame:
         if key not in held:
             held[key] = published(store, stage, key)
         result = columns(held[key], stage, cell)  # of every cell: a run that suits one may not suit another
-        row = about | {field: cell.get(field) for field in (*NAMED, "setting", "fingerprint", "error", "note")} | result
+        teacher = result.get("teacher_key")
+        if teacher and "costs/teacher_seconds" not in result:  # a run of an older version
+            if teacher not in held:
+                held[teacher] = published(store, "recommender", teacher)
+            result |= {"costs/teacher_seconds": seconds(held[teacher])}
+        row = about | {field: cell.get(field) for field in (*NAMED, *NOTED)} | result
         if row["status"] == "done" and result.get("status") != "done":
             row["status"] = "pending"
         rows.append(row)

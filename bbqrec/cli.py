@@ -19,6 +19,7 @@ from tyro.extras import SubcommandApp
 
 import bbqrec
 from bbqrec.cli_prepare import Download, Sha256, prepare_app
+from bbqrec.cli_runs import runs_app
 from bbqrec.errors import InputError
 
 RunKey = Annotated[str, tyro.conf.arg(name="run")]
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 app = SubcommandApp()
 app.command(prepare_app, name="prepare", help="Turn raw data into a data set folder and print its counts.")
 app.command(name="download")(Download)
+app.command(runs_app, name="runs", help="What a store holds: list, show and compare runs, prune leftovers.")
 
 
 @app.command(name="train")

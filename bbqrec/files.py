@@ -4,14 +4,29 @@ import contextlib
 import errno
 import hashlib
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from bbqrec.errors import InputError
+
+MODIFIED = ("mtime", "LastModified", "updated", "last_modified")
+"""What file systems call the time of a file's last change."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file's size in bytes and the time of its last change, in seconds since 1970."""
+
+    bytes: int
+    modified: float
 
 
 class Files:
@@ -65,6 +80,19 @@ class Files:
             except FileNotFoundError:
                 return None
 
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of many files, at once where that is faster; those that are not there are left out."""
+        if self.is_local:
+            found = {name: self.read(name) for name in names}
+            return {name: data for name, data in found.items() if data is not None}
+        with self._reported():
+            paths = {self._path(name): name for name in names}
+            got = self._system.cat(list(paths), on_error="return") if paths else {}
+            for data in got.values():
+                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                    raise data
+        return {paths[path]: data for path, data in got.items() if isinstance(data, bytes)}
+
     def exists(self, name: str) -> bool:
         with self._reported():
             return bool(self._system.exists(self._path(name)))
@@ -76,6 +104,20 @@ class Files:
     def files(self, name: str) -> list[str]:
         """Names of the files directly under a folder, sorted."""
         return self._entries(name, "file")
+
+    def tree(self, name: str, depth: int | None = None) -> dict[str, Entry]:
+        """Every file below a folder (or the file itself), hidden ones too, by its name from the root.
+
+        `depth` 1 leaves out those in folders of it. {} if there is no such folder.
+        """
+        with self._reported():
+            try:
+                found = self._system.find(self._path(name), maxdepth=depth, detail=True)
+                infos = {path: info or self._system.info(path) for path, info in found.items()}
+            except FileNotFoundError:
+                return {}
+            start = len(self._root) + 1
+            return {path[start:]: Entry(info.get("size") or 0, _modified(info)) for path, info in infos.items()}
 
     def _entries(self, name: str, kind: str) -> list[str]:
         with self._reported():
@@ -121,6 +163,12 @@ def replace_file(path: Path, data: bytes) -> None:
         sibling.replace(path)
     finally:
         sibling.unlink(missing_ok=True)
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    """What is not known has just been changed: so nobody takes it for a leftover."""
+    value = next((info[name] for name in MODIFIED if info.get(name) is not None), time.time())
+    return value.timestamp() if isinstance(value, datetime) else float(value)
 
 
 def one_line(error: BaseException) -> str:

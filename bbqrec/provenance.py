@@ -57,9 +57,16 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def restart_peak_memory() -> None:
-    """Forgets the peak so far, which may be another run's in this process, where Linux lets us."""
+def peak_gpu_memory_bytes(device: torch.device) -> int:
+    """Largest size of this process's tensors on a GPU since `restart_peak_memory`, or so far; 0 of a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def restart_peak_memory(device: torch.device | None = None) -> None:
+    """Forgets the peak so far, which may be another run's in this process, where Linux lets us; also a GPU's."""
     give_back_freed_memory()
+    if device is not None and device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -1,6 +1,7 @@
 """What a run writes about itself: its log over all attempts, and the row of scores, costs and provenance."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -18,39 +19,84 @@ from bbqrec.run import RunConfig
 from bbqrec.schema import Codes
 from bbqrec.semantic_ids import collisions
 
-QUANTIZER_COSTS = ("seconds", "epochs", "parameters")
-"""Of stage 1, as a run's row repeats them."""
+QUANTIZER_COSTS = (
+    "seconds",
+    "wall_seconds",
+    "core_seconds",
+    "gpu_seconds",
+    "epochs",
+    "parameters",
+    "peak_memory_bytes",
+    "peak_gpu_memory_bytes",
+)
+"""Of stage 1, as a run's row repeats them; rows of older versions lack some."""
 
 
 class RunLog:
-    """What a run accumulates over its attempts: metrics of every epoch, seconds of work, when it began, which code ran.
+    """What a run accumulates over its attempts: metrics of every epoch, costs, when it began, which code ran.
 
-    The state of the source is read when an attempt begins: the checkout may change while it runs.
+    `seconds` are those of work (epochs and judging), `wall_seconds` go from an attempt's begin to its last checkpoint,
+    of the last attempt to its row: reading inputs, compiling and checkpoints included. What an attempt did after its
+    last checkpoint is in neither, since it left nothing. `core_seconds` are work x threads on a CPU, `gpu_seconds` work
+    x GPUs held, shares of a GPU counted as such. The state of the source is read when an attempt begins: the checkout
+    may change while it runs.
     """
 
-    def __init__(
-        self, started: str, seconds: float, metrics: list[dict[str, Any]], sources: list[dict[str, Any]]
-    ) -> None:
-        self.started, self.seconds, self.metrics, self.sources = started, seconds, metrics, sources
+    def __init__(self, device: torch.device, gpus: float, source: dict[str, Any]) -> None:
+        self.started, self.metrics, self.sources = origin.now(), list[dict[str, Any]](), [source]
+        self.seconds = self.core_seconds = self.gpu_seconds = 0.0
+        self.peak_memory_bytes = self.peak_gpu_memory_bytes = 0
+        self._device, self._gpus = device, gpus
+        self._begun, self._wall_before = time.perf_counter(), 0.0
 
     @classmethod
-    def begin(cls) -> "RunLog":
-        """Of a run that starts now in this process, which may have computed others before."""
-        origin.restart_peak_memory()
-        return cls(origin.now(), 0.0, [], [origin.source_state()])
+    def begin(cls, device: torch.device, given: Mapping[str, Any]) -> "RunLog":
+        """Of a run that starts now in this process, which may have computed others before.
+
+        `given` is what the caller knows of the provenance; of that, "gpus" is the share of a GPU that the run holds.
+        """
+        origin.restart_peak_memory(device)
+        return cls(device, given.get("gpus") or 1.0, origin.source_state())
+
+    def work(self, seconds: float) -> None:
+        """Adds seconds of work on this attempt's device."""
+        self.seconds += seconds
+        if self._device.type == "cuda":
+            self.gpu_seconds += seconds * self._gpus
+        else:
+            self.core_seconds += seconds * torch.get_num_threads()
 
     def pack(self) -> bytes:
-        return to_bytes(self.__dict__)
+        """What the next attempt needs to know, as JSON."""
+        kept = ("started", "metrics", "sources", "seconds", "core_seconds", "gpu_seconds")
+        return to_bytes({name: getattr(self, name) for name in kept} | self._used())
 
     def resume(self, blob: bytes) -> None:
-        """Go on from another attempt's log."""
-        this = self.sources
-        self.__dict__.update(json.loads(blob))
-        self.sources += this
+        """Go on from another attempt's log, perhaps an older version's, which counted less."""
+        before = json.loads(blob)
+        self.started, self.metrics = before["started"], before["metrics"]
+        self.sources = before["sources"] + self.sources
+        for name in ("seconds", "core_seconds", "gpu_seconds"):
+            setattr(self, name, before.get(name, 0.0))
+        self._wall_before = before.get("wall_seconds", before["seconds"])
+        self.peak_memory_bytes = before.get("peak_memory_bytes", 0)
+        self.peak_gpu_memory_bytes = before.get("peak_gpu_memory_bytes", 0)
+
+    def costs(self) -> dict[str, float]:
+        """Time so far, and the largest memory of any attempt."""
+        counted = {"core_seconds": self.core_seconds, "gpu_seconds": self.gpu_seconds}
+        return {"seconds": self.seconds, **counted, **self._used()}
+
+    def _used(self) -> dict[str, float]:
+        return {
+            "wall_seconds": self._wall_before + time.perf_counter() - self._begun,
+            "peak_memory_bytes": max(self.peak_memory_bytes, origin.peak_memory_bytes()),
+            "peak_gpu_memory_bytes": max(self.peak_gpu_memory_bytes, origin.peak_gpu_memory_bytes(self._device)),
+        }
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Of the last attempt; `sources` says it of each."""
+        """Of the last attempt; `sources` says it of each that left a checkpoint, and of the last."""
         return {**self.sources[-1], "started": self.started, "attempts": len(self.sources), "sources": self.sources}
 
     def jsonl(self) -> bytes:
@@ -58,23 +104,36 @@ class RunLog:
 
 
 def quantizer_row(
-    key: str,
+    run: RunConfig,
+    teacher: Mapping[str, Any] | None,
     trainer: QuantizerTrainer | LetterTrainer,
     codes: Codes,
     log: RunLog,
     device: torch.device,
     given: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Codebook health of the last epoch, collisions of the raw codes, costs and provenance of stage 1."""
+    """Codebook health of the last epoch, collisions of the raw codes, costs and provenance of stage 1.
+
+    Its config is the run's without the recommender, which others that share the quantizer have differently. `teacher`
+    is the row of the run's teacher, if it has one.
+    """
+    config = run.described()
+    kinds = {"quantizer": config.pop("kinds")["quantizer"]}
+    del config["recommender"]
     return {
-        "key": key,
+        "key": run.quantizer_key,
+        "teacher_key": None if run.teacher is None else run.teacher.recommender_key,
+        "dataset": run.dataset,
+        "fingerprint": run.fingerprint,
+        "seed": run.seed,
+        "config": config | {"kinds": kinds},
         "collisions": _collisions(codes.codes if codes.raw is None else codes.raw),
         "codebook": {name: value for name, value in log.metrics[-1].items() if name.startswith("codes/")},
         "costs": {
-            "seconds": log.seconds,
+            **log.costs(),
             "epochs": trainer.epoch,
             "parameters": _parameters(trainer.model),
-            "peak_memory_bytes": origin.peak_memory_bytes(),
+            **({} if teacher is None else {"teacher_seconds": teacher["costs"]["recommender_seconds"]}),
         },
         "provenance": _provenance(device, log, given),
     }
@@ -98,10 +157,15 @@ def recommender_row(
     """
     config, ids = run.recommender, trainer.task.ids
     beam = {"beam": config.validation_beam} if isinstance(config, RecommenderConfig) else {}
-    quantizer = {} if first is None else {f"quantizer_{name}": first["costs"][name] for name in QUANTIZER_COSTS}
+    known = {} if first is None else first["costs"]
+    quantizer = {f"quantizer_{name}": known[name] for name in QUANTIZER_COSTS if name in known}
+    quantizer |= {name: known[name] for name in ("teacher_seconds",) if name in known}
+    own = log.costs()
+    times = {f"recommender_{name}": own.pop(name) for name in [*own] if name.endswith("seconds")}
     return {
         "run_key": run.recommender_key,
         "quantizer_key": run.quantizer_key,
+        "teacher_key": None if run.teacher is None else run.teacher.recommender_key,
         "dataset": run.dataset,
         "fingerprint": run.fingerprint,
         "seed": run.seed,
@@ -117,11 +181,11 @@ def recommender_row(
         "codebook": {} if first is None else first["codebook"],
         "costs": {
             **quantizer,
-            "recommender_seconds": log.seconds,
+            **times,
             "recommender_epochs": trainer.epoch,
             "best_epoch": trainer.best_epoch,
             "parameters": _parameters(trainer.model),
-            "peak_memory_bytes": origin.peak_memory_bytes(),
+            **own,
         },
         "provenance": _provenance(device, log, {**given, "precision": trainer.precision}),
         "quantizer_provenance": {} if first is None else first["provenance"],

@@ -68,11 +68,12 @@ def run_quantizer(
         return
     _check_data(run, dataset)
     place = resolve_device(device)
-    log = RunLog.begin()
+    log = RunLog.begin(place, provenance or {})
     trainer = _quantizer_trainer(run, dataset, store, place)
+    teacher = None if run.teacher is None else store.read_json(RECOMMENDER, run.teacher.recommender_key, "row.json")
     yield from _epochs(QUANTIZER, QUANTIZER, key, trainer.config, trainer, store, attempt, log)
     codes = trainer.model.codes(dataset.num_items)
-    row = quantizer_row(key, trainer, codes, log, place, provenance or {})
+    row = quantizer_row(run, teacher, trainer, codes, log, place, provenance or {})
     _publish(
         store,
         QUANTIZER,
@@ -110,14 +111,14 @@ def run_recommender(
     if store.has(kind, key):
         return
     _check_data(run, dataset)
-    codes = None if run.quantizer is None else load_codes(run, store)
     place = resolve_device(device)
-    log = RunLog.begin()
+    log = RunLog.begin(place, provenance or {})
+    codes = None if run.quantizer is None else load_codes(run, store)
     trainer = RecommenderTrainer(run.recommender, dataset, codes, run.seed, place)
     yield from _epochs(kind, RECOMMENDER, key, run.recommender, trainer, store, attempt, log)
     judged = time.perf_counter()
     ranks = {} if trial else {split: trainer.judge(split) for split in ("valid", "test")}
-    log.seconds += time.perf_counter() - judged
+    log.work(time.perf_counter() - judged)
     first = None if run.quantizer_key is None else store.read_json(QUANTIZER, run.quantizer_key, "row.json")
     row = recommender_row(run, first, trainer, ranks, log, place, provenance or {})
     files = {"config.json": to_bytes(run.described()), "row.json": to_bytes(row)}
@@ -209,7 +210,7 @@ def _epochs(
             found = ", ".join(f"{name}={rate:g}" for name, rate in rates.items())
             remedy = f"lower {' or '.join(f'{stage}.{name}' for name in rates)}"
             raise Diverged(f"{stage} diverged with {found}: {error}", remedy) from error
-        log.seconds += time.perf_counter() - begun
+        log.work(time.perf_counter() - begun)
         log.metrics.append({"epoch": trainer.epoch, **metrics})
         files: Files = {"state.safetensors": trainer.pack(), "log.json": log.pack()}
         store.save_progress(kind, key, attempt, trainer.epoch, files)

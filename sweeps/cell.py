@@ -23,6 +23,8 @@ class Cell:
     setting: str | None = None
     quantizer_key: str | None
     run_key: str
+    teacher_key: str | None = None
+    """The run that its quantizer learns from."""
     tuned: str | None = None
     """The tuned configs that it uses, or why it does not use one that is there."""
     note: str | None = None

@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Protocol
 import tyro
 from rich.console import Console
 
+from analysis.costs import sentence
 from analysis.report import write_report
+from analysis.rows import load_rows
 from bbqrec.datasets.synthetic import SyntheticConfig, is_generated, prepare_synthetic
 from bbqrec.errors import InputError
 from bbqrec.store import Store
@@ -142,6 +144,8 @@ class StudyCommand(SweepCommand):
         write_report(store, ledger.description(), self.out)
         for name in self.prints:
             console.print((self.out / f"{name}.md").read_text(), highlight=False, markup=False, soft_wrap=True)
+        costs = sentence(load_rows(self.out, self.name), held=plan.done)
+        console.print(costs, highlight=False, markup=False, soft_wrap=True)
         where = f"tables and figures of study {plan.key}: {self.out.resolve()} (rows.csv names every run)"
         console.print(where, highlight=False, markup=False, soft_wrap=True)
         return _status(ledger)

@@ -105,7 +105,8 @@ def _run(
         console.print(f"{what}: waiting for the cluster to grow")
     # A cluster may grow when it sees trials waiting; a single machine does not.
     concurrency = resources.max_concurrent or (slots if resources.cluster is None else None)
-    provenance = source_state()  # workers of a cluster have the packages without the checkout
+    # Workers of a cluster have the packages without the checkout, and do not see their share of a GPU.
+    provenance = {**source_state(), "cpus": cpus, "gpus": gpus}
 
     def describe(run: Run) -> dict[str, Any]:
         about = {"store": ledger.store.url, "stages": stages, "provenance": provenance}

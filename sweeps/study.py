@@ -192,6 +192,7 @@ class Study:
                             setting=described(setting),
                             quantizer_key=run.quantizer_key,
                             run_key=stages[-1].key,
+                            teacher_key=None if run.teacher is None else run.teacher.recommender_key,
                             tuned=found.note,
                             note=note(method, same, dataset, {*self.overrides, *setting} - set(overrides), found.note),
                         )

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,16 @@ def test_row_holds_scores_costs_and_origin(run, tiny_dataset, straight):
     }
     assert row["costs"]["best_epoch"] == best + 1 and row["costs"]["recommender_epochs"] == 4
     assert row["costs"]["quantizer_epochs"] == 4 and row["costs"]["quantizer_seconds"] > 0
+    threads = torch.get_num_threads()
+    for stage in ("quantizer", "recommender"):
+        costs = {name: row["costs"][f"{stage}_{name}"] for name in ("seconds", "wall_seconds", "core_seconds")}
+        assert costs["wall_seconds"] > costs["seconds"] > 0  # it holds the work, the reading and the checkpoints
+        assert costs["core_seconds"] == pytest.approx(costs["seconds"] * threads)
+        assert row["costs"][f"{stage}_gpu_seconds"] == 0
+    assert row["costs"]["peak_memory_bytes"] > 1e7 < row["costs"]["quantizer_peak_memory_bytes"]
+    quantizer = store.read_json("quantizer", run.quantizer_key, "row.json")
+    assert (quantizer["dataset"], quantizer["fingerprint"], quantizer["seed"]) == (run.dataset, run.fingerprint, 3)
+    assert quantizer["config"]["quantizer"] == run.described()["quantizer"] and "recommender" not in quantizer["config"]
     assert row["collisions"]["excess"] == first[-1].metrics["codes/excess"]
     assert row["collisions"]["colliding_items"] == first[-1].metrics["codes/colliding_items"]
     assert row["provenance"]["ray"] == "none" and row["provenance"]["attempts"] == 1
@@ -141,6 +152,21 @@ def test_a_trial_trains_like_a_run_and_never_reads_the_test_split(run, tiny_data
     row, judged = (s.read_json(kind, key, "row.json") for s, kind in ((trials, "trial"), (store, "recommender")))
     assert row["scores"] == {} and row["selected_by"] == judged["selected_by"] and row["config"] == judged["config"]
     assert not any("test" in name for line in metrics(trials, "trial", key) for name in line)
+
+
+def test_a_quantizer_of_an_older_version_is_read_like_any_other(run, tiny_dataset, straight, tmp_path):
+    """Its row says less of what it cost and of what it was made from."""
+    store, folder = Store(tmp_path / "store"), tmp_path / "older"
+    shutil.copytree(straight[0].get("quantizer", run.quantizer_key), folder)
+    row = json.loads((folder / "row.json").read_text())
+    costs = {name: row["costs"][name] for name in ("seconds", "epochs", "parameters", "peak_memory_bytes")}
+    older = {name: row[name] for name in ("key", "collisions", "codebook", "provenance")} | {"costs": costs}
+    (folder / "row.json").write_text(json.dumps(older))
+    store.publish("quantizer", run.quantizer_key, folder, "a")
+    list(run_recommender(run, tiny_dataset, store, attempt="a", device="cpu"))
+    assert_same_results(run, straight[0], store, stages=("recommender",))
+    found = store.read_json("recommender", run.recommender_key, "row.json")["costs"]
+    assert found["quantizer_seconds"] == costs["seconds"] and "quantizer_wall_seconds" not in found
 
 
 def test_a_published_stage_is_not_computed_again(run, tiny_dataset, straight, monkeypatch):

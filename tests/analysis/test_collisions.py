@@ -86,7 +86,8 @@ def test_rows_of_quantizers_from_a_store_and_from_an_export(store, quantizer_stu
     assert first["provenance/commit"] == "1234567" and "secret" not in rows.to_csv()
     assert rows["test/ndcg@10"].isna().all()
     written = write_report(store, "collisions", tmp_path / "out")
-    assert [path.name for path in written] == ["rows.csv", "table5.md", "table5.tex"], "quantizers have no such curves"
+    names = ["costs.csv", "costs.md", "rows.csv", "table5.md", "table5.tex"]
+    assert [path.name for path in written] == names, "quantizers have no such curves"
     again = write_report(tmp_path / "out", "collisions", tmp_path / "again")
     assert {p.name: p.read_bytes() for p in again} == {p.name: p.read_bytes() for p in written}
 

@@ -19,6 +19,8 @@ from bbqrec.metrics import scores
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [
+    "costs.csv",
+    "costs.md",
     "curves.csv",
     "curves.png",
     "figure4.pdf",
@@ -83,7 +85,7 @@ def test_another_study_has_an_overview(tmp_path, store, publish, write_study):
     finish(store, publish, write_study)
     store.write_json("study/mine.json", store.load_json("study/ablations.json") | {"name": "mine"})
     written = [p.name for p in write_report(store, "mine", tmp_path / "out")]
-    assert written == ["curves.csv", "curves.png", "overview.md", "overview.tex", "rows.csv"]
+    assert written == ["costs.csv", "costs.md", "curves.csv", "curves.png", "overview.md", "overview.tex", "rows.csv"]
     table = (tmp_path / "out" / "overview.md").read_text()
     assert all(f"| {name} " in table for name in ("BBQRec", "S", "E")), table
 
@@ -121,7 +123,7 @@ def finish_baselines(store, publish, write_study) -> None:
 def test_the_comparison_of_methods_and_its_export(tmp_path, store, publish, write_study):
     finish_baselines(store, publish, write_study)
     written = write_report(store, "baselines", tmp_path / "out")
-    names = ["curves.csv", "curves.png", "ranks.npz", "rows.csv", "significance.csv"]
+    names = ["costs.csv", "costs.md", "curves.csv", "curves.png", "ranks.npz", "rows.csv", "significance.csv"]
     assert [p.name for p in written] == [*names, "table2.md", "table2.tex", "table2_paper.md"]
     table = (tmp_path / "out" / "table2.md").read_text()
     assert "Holm-corrected over the table (4 cells)." in table and "Without a result so far: Toys: SASRec." in table

@@ -46,6 +46,7 @@ def test_the_study_file_says_what_was_asked_and_what_became_of_it(ledger, store)
         "setting": None,
         "quantizer_key": full.quantizer_key,
         "run_key": full.run_key,
+        "teacher_key": None,
         "tuned": None,
         "note": None,
         "status": "failed",

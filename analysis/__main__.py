@@ -4,39 +4,83 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+import tyro
 from tyro.extras import SubcommandApp
 
 from analysis.ablations import ablation_table
 from analysis.baselines import TABLE_2, table2
+from analysis.claims import claims, claims_markdown
 from analysis.collisions import table5
 from analysis.costs import costs_markdown
 from analysis.inference import load_measured, table6
+from analysis.lint import lint
 from analysis.paper import beside
 from analysis.ranks import load_ranks
 from analysis.report import write_report
 from analysis.rows import load_rows
+from analysis.table1 import table1
 from analysis.tables import TABLES, Table, latex, markdown
+from analysis.whole import load_whole
+from analysis.whole_report import write_whole
 from bbqrec.errors import InputError
 
 app = SubcommandApp()
 
 
 @app.command(name="report")
-def report(store: str = "runs", study: str = "ablations", out: Path = Path("out")) -> None:
-    """Write a study's tables, figures, rows and learning curves.
+def report(store: str = "runs", study: str | None = None, out: Path = Path("out"), pdf: bool = False) -> None:
+    """Write everything that a store feeds: tables, figures, rows and curves of each study, the claims, report.tex.
 
-    Example: python -m analysis report --store s3://bucket/runs --study ablations --out out
+    Example: python -m analysis report --store s3://bucket/runs --out out --pdf
 
     Args:
-        store: Folder or URL of the results, or exported rows (a folder with rows.csv or rows.parquet, or the file).
-        study: Name of the study as its file in sweeps/, of which the latest counts, or of one study in particular, such
-            as ablations-1a2b3c4d; a name that does not exist lists them.
+        store: Folder or URL of the results, or exported rows (a folder with rows.csv or rows.parquet, or with such
+            folders in it, or the file).
+        study: One study alone, straight into the folder: its name as its file in sweeps/, of which the latest counts,
+            or one in particular, such as ablations-1a2b3c4d; a name that does not exist lists them.
         out: Folder for the files; what it holds under other names stays.
+        pdf: Have LaTeX set report.tex.
     """
-    for path in write_report(store, study, out):
+    for path in write_whole(store, out, pdf) if study is None else write_report(store, study, out):
         print(path)
+
+
+@app.command(name="claims")
+def print_claims(store: str = "runs") -> None:
+    """Print what the paper claims, and whether the studies of a store bear it out.
+
+    Args:
+        store: Folder or URL of the results, or a folder of exported rows.
+    """
+    print(claims_markdown(claims(load_whole(store))), end="")
+
+
+@app.command(name="lint")
+def print_lint(table: Annotated[Path, tyro.conf.Positional]) -> int:
+    """Print what cannot be true of a table of scores; the exit status is 1 if there is anything.
+
+    Args:
+        table: rows.csv of a report, or a CSV with the columns table, dataset, metric, method, value.
+    """
+    found = lint(table)
+    for finding in found:
+        print(finding)
+    return 1 if found else 0
+
+
+@app.command(name="table1")
+def print_table1(store: str = "runs", study: str = "ablations", tex: bool = False) -> None:
+    """Print Table 1: the data sets of a study.
+
+    Args:
+        store: Folder or URL of the results, or exported rows.
+        study: Name of the study, as for report.
+        tex: LaTeX instead of Markdown.
+    """
+    _print(table1(load_rows(store, study)), tex)
 
 
 @app.command(name="table2")
@@ -138,11 +182,11 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; bad input ends in one line on stderr and exit status 2."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING, stream=sys.stdout)
     try:
-        app.cli(prog="python -m analysis", description=__doc__, args=args)
+        status = app.cli(prog="python -m analysis", description=__doc__, args=args)
     except InputError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    return 0
+    return status or 0
 
 
 if __name__ == "__main__":

@@ -65,16 +65,27 @@ class Contrast:
         return self.p < LEVEL and self.test.difference * (self.means[0] - self.means[1]) > 0
 
 
-def contrasts(rows: pd.DataFrame, ranks: Ranks, pairs: Iterable[tuple[str, Side, Side]]) -> list[Contrast]:
+def contrasts(
+    rows: pd.DataFrame,
+    ranks: Ranks,
+    pairs: Iterable[tuple[str, Side, Side]],
+    metrics: tuple[str, ...] = METRICS,
+    bootstrap: bool = True,
+) -> list[Contrast]:
     """Of every (data set, ours, theirs) whose sides have a result, by every metric; tested where `ranks` has both.
 
-    Raises InputError for sides that rank different numbers of users.
+    Without `bootstrap` there are no intervals, which take most of the time. Raises InputError for sides that rank
+    different numbers of users.
     """
     found: list[Contrast] = []
     for dataset, ours, theirs in pairs:
         sides = [_done(rows, dataset, side) for side in (ours, theirs)]
         if all(len(side) for side in sides):
-            found += _compared(dataset, ours, theirs, sides, ranks)
+            plain = [
+                Contrast(dataset=dataset, metric=metric, ours=ours, theirs=theirs, means=_means(sides, metric))
+                for metric in metrics
+            ]
+            found += _compared(plain, sides, ranks, bootstrap)
     return found
 
 
@@ -113,11 +124,12 @@ def _done(rows: pd.DataFrame, dataset: str, side: Side) -> pd.DataFrame:
     return rows[(rows["dataset"] == dataset) & (rows["method"] == side.method) & (rows["status"] == "done") & same]
 
 
-def _compared(dataset: str, ours: Side, theirs: Side, sides: list[pd.DataFrame], ranks: Ranks) -> list[Contrast]:
-    plain = []
-    for metric in METRICS:
-        means = (float(sides[0][f"test/{metric}"].mean()), float(sides[1][f"test/{metric}"].mean()))
-        plain.append(Contrast(dataset=dataset, metric=metric, ours=ours, theirs=theirs, means=means))
+def _means(sides: list[pd.DataFrame], metric: str) -> tuple[float, float]:
+    return float(sides[0][f"test/{metric}"].mean()), float(sides[1][f"test/{metric}"].mean())
+
+
+def _compared(plain: list[Contrast], sides: list[pd.DataFrame], ranks: Ranks, bootstrap: bool) -> list[Contrast]:
+    """The contrasts of one pair with what their common seeds' ranks say."""
     keys = [{int(s): k for s, k in zip(p["seed"], p["run_key"], strict=True) if k in ranks} for p in sides]
     seeds = tuple(sorted(keys[0].keys() & keys[1].keys()))
     if not seeds:
@@ -125,17 +137,22 @@ def _compared(dataset: str, ours: Side, theirs: Side, sides: list[pd.DataFrame],
     users = {len(ranks[side[seed]]) for seed in seeds for side in keys}
     if len(users) > 1:
         counts = " and ".join(map(str, sorted(users)))
-        what = f"runs of {ours.method} and {theirs.method} on {dataset} rank {counts} users"
+        one = plain[0]
+        what = f"runs of {one.ours.method} and {one.theirs.method} on {one.dataset} rank {counts} users"
         raise InputError(what, "export the rows and ranks again, or run the study again")
     if users == {1}:
         return plain
     mine, other = (np.stack([ranks[side[seed]] for seed in seeds]) for side in keys)
-    limits = intervals(kinds(mine, other), METRICS)
-    return [_tested(contrast, seeds, mine, other, limits[contrast.metric]) for contrast in plain]
+    limits = intervals(kinds(mine, other), tuple(c.metric for c in plain)) if bootstrap else {}
+    return [_tested(contrast, seeds, mine, other, limits.get(contrast.metric)) for contrast in plain]
 
 
 def _tested(
-    contrast: Contrast, seeds: tuple[int, ...], mine: np.ndarray, other: np.ndarray, interval: tuple[float, float]
+    contrast: Contrast,
+    seeds: tuple[int, ...],
+    mine: np.ndarray,
+    other: np.ndarray,
+    interval: tuple[float, float] | None,
 ) -> Contrast:
     values = [mean_over_seeds(list(side), contrast.metric) for side in (mine, other)]
     return replace(

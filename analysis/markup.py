@@ -65,6 +65,26 @@ _LATEX = Environment(
 \end{table*}
 """)
 
+_TEXT = _LATEX.environment.from_string(r"""% Needs \usepackage{array,booktabs,longtable}.
+{\footnotesize
+\begin{longtable}{<% for width in widths %>>{\raggedright\arraybackslash}p{<< width >>\linewidth}<% endfor %>}
+  \caption{<< caption >>}\\
+  \toprule
+  << heads | join(" & ") >> \\
+  \midrule
+  \endfirsthead
+  \toprule
+  << heads | join(" & ") >> \\
+  \midrule
+  \endhead
+<% for row in rows %>
+  << row | join(" & ") >> \\
+<% endfor %>
+  \bottomrule
+\end{longtable}
+}
+""")
+
 _MARKDOWN = Environment(
     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined, autoescape=False
 ).from_string("""{{ caption }}
@@ -125,24 +145,31 @@ def latex_document(spans: Sequence[tuple[str, int]], fitted: bool, **fields: obj
     return _LATEX.render(rules="".join(rules), packages=packages, spans=spans, fitted=fitted, **fields)
 
 
+def text_table(caption: str, heads: Sequence[str], widths: Sequence[float], rows: Sequence[Sequence[str]]) -> str:
+    """LaTeX of a table of plain text over as many pages as it takes; widths are shares of the line."""
+    escaped = [[escape(text, breakable=True) for text in row] for row in rows]
+    return _TEXT.render(caption=escape(caption), heads=[escape(head) for head in heads], widths=widths, rows=escaped)
+
+
 def markdown_document(
     caption: str,
     header: Sequence[str],
     body: Sequence[Sequence[str]],
     notes: Sequence[tuple[str, str]],
     remarks: Sequence[str],
+    names: int = 2,
 ) -> str:
-    """Columns are padded, so that a terminal shows the table straight; the first two are names, the others numbers."""
+    """Columns are padded, so that a terminal shows the table straight; the first are `names`, the others numbers."""
     cells = [[_cell(text) for text in row] for row in (header, *body)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     padded = [
         [
-            text.ljust(width) if place < 2 else text.rjust(width)
+            text.ljust(width) if place < names else text.rjust(width)
             for place, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
         for row in cells
     ]
-    rules = [f":{'-' * (w + 1)}" if place < 2 else f"{'-' * (w + 1)}:" for place, w in enumerate(widths)]
+    rules = [f":{'-' * (w + 1)}" if place < names else f"{'-' * (w + 1)}:" for place, w in enumerate(widths)]
     lines = [(mark, _line(text)) for mark, text in notes]
     return _MARKDOWN.render(
         caption=_line(caption), rows=padded, rules=rules, notes=lines, remarks=[_line(text) for text in remarks]

@@ -11,7 +11,7 @@ METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 SPLITS = ("valid", "test")
 SAME = ("run_key", "fingerprint", "seed")
 """What a run and a cell that shows it must agree on. Not on the data set's name: a copy may have another."""
-NUMBERS = ("costs", "collisions", "id_collisions", "codebook")
+NUMBERS = ("data", "costs", "collisions", "id_collisions", "codebook")
 """Groups of row.json whose numbers become columns."""
 EXCESS = "excess"
 """Of `collisions`: |items| - |distinct IDs|, what the paper counts."""

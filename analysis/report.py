@@ -57,17 +57,17 @@ def write_report(source: Source, study: str | Mapping[str, Any], out: str | Path
             _write_csv(curves, folder / EXPORT)
             save(learning_curves(curves), folder / "curves.png", f"Learning curves of study {name}")
 
-    return _in_place(fill, Path(out))
+    return in_place(fill, Path(out))
 
 
 def write_inference(measured: str | Path, out: str | Path) -> list[Path]:
     """Writes Table 6 of an inference.json, or of the one in a folder, to `out`; returns the files."""
     made = table6(load_measured(measured))
-    return _in_place(lambda folder: _write(made, folder), Path(out))
+    return in_place(lambda folder: write_table(made, folder), Path(out))
 
 
-def _in_place(fill: Callable[[Path], None], out: Path) -> list[Path]:
-    """All files are made before the first one is put in place."""
+def in_place(fill: Callable[[Path], object], out: Path) -> list[Path]:
+    """Moves the files that `fill` makes in a folder to `out`; all are made before the first one is put in place."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=out, prefix=".unfinished-"))
@@ -80,7 +80,8 @@ def _in_place(fill: Callable[[Path], None], out: Path) -> list[Path]:
         raise InputError(f"cannot write {out} ({error.strerror or error})", "give a writable --out folder") from error
 
 
-def _write(made: Table, folder: Path) -> None:
+def write_table(made: Table, folder: Path) -> None:
+    """As LaTeX and as Markdown."""
     (folder / f"{made.name}.tex").write_text(latex(made), encoding="utf-8")
     (folder / f"{made.name}.md").write_text(markdown(made), encoding="utf-8")
 
@@ -92,7 +93,7 @@ def _ablations(*specs: TableSpec) -> Writer:
         ranks = load_ranks(source, rows)
         tested = []
         for spec in specs:
-            _write(ablation_table(rows, ranks, spec), folder)
+            write_table(ablation_table(rows, ranks, spec), folder)
             (folder / f"{spec.name}_paper.md").write_text(beside(rows, spec), encoding="utf-8")
             tested.append(frame(losses(rows, ranks, spec)).assign(table=spec.name))
         _write_csv(pd.concat(tested), folder / "significance.csv")
@@ -103,7 +104,7 @@ def _ablations(*specs: TableSpec) -> Writer:
 
 def _table2(source: Source, rows: pd.DataFrame, folder: Path) -> None:
     ranks = load_ranks(source, rows)
-    _write(table2(rows, ranks), folder)
+    write_table(table2(rows, ranks), folder)
     (folder / "table2_paper.md").write_text(beside(rows, TABLE_2, improvement=True), encoding="utf-8")
     _write_csv(frame(gains(rows, ranks)).assign(table=TABLE_2.name), folder / "significance.csv")
     export_ranks(ranks, folder / RANKS_EXPORT)
@@ -114,7 +115,7 @@ def _write_csv(made: pd.DataFrame, path: Path) -> None:
 
 
 def _table5(source: Source, rows: pd.DataFrame, folder: Path) -> None:
-    _write(table5(rows), folder)
+    write_table(table5(rows), folder)
 
 
 def _figure4(source: Source, rows: pd.DataFrame, folder: Path) -> None:
@@ -125,7 +126,7 @@ def _figure4(source: Source, rows: pd.DataFrame, folder: Path) -> None:
 
 
 def _overview(source: Source, rows: pd.DataFrame, folder: Path) -> None:
-    _write(overview(rows), folder)
+    write_table(overview(rows), folder)
 
 
 def _figure3(source: Source, rows: pd.DataFrame, folder: Path) -> None:

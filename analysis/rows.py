@@ -12,8 +12,8 @@ Columns, always there:
     components, fingerprint         the behaviour signals the run had ("id+text+image") and the data it saw
     valid/recall@5 ... test/ndcg@10 scores in [0, 1], NaN where not done, and for quantizers
 
-and as far as the runs recorded them, `costs/...`, `collisions/...`, `id_collisions/...`, `codebook/...` (numbers) and
-`provenance/...` (text). The machine's name stays behind: exported rows are for publishing.
+and as far as they were recorded, `data/...` (Table 1), `costs/...`, `collisions/...`, `id_collisions/...`,
+`codebook/...` (numbers) and `provenance/...` (text). The machine's name stays behind: exported rows are for publishing.
 """
 
 from collections.abc import Mapping
@@ -112,7 +112,9 @@ def _from_store(store: Store, described: Mapping[str, Any]) -> pd.DataFrame:
             if teacher not in held:
                 held[teacher] = published(store, "recommender", teacher)
             result |= {"costs/teacher_seconds": seconds(held[teacher])}
-        row = about | {field: cell.get(field) for field in (*NAMED, *NOTED)} | result
+        counts = (described.get("datasets") or {}).get(cell["dataset"]) or {}
+        sizes = {f"data/{name}": value for name, value in counts.items()}
+        row = about | sizes | {field: cell.get(field) for field in (*NAMED, *NOTED)} | result
         if row["status"] == "done" and result.get("status") != "done":
             row["status"] = "pending"
         rows.append(row)

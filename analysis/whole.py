@@ -12,6 +12,7 @@ from analysis.curves import load_curves
 from analysis.inference import FILE as MEASURED
 from analysis.ranks import Ranks, load_ranks
 from analysis.rows import EXPORTS, exported_file, load_rows, open_store
+from analysis.studies import read_study
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 
@@ -95,11 +96,10 @@ def _latest(store: Store, troubles: list[str]) -> dict[str, tuple[Source, Mappin
     for file in store.json_names("study"):
         try:
             described = store.load_json(f"study/{file}.json")
+            if isinstance(described, dict) and described.get("name") == file:
+                found[file] = (store, read_study(store, file))
         except InputError as error:
-            troubles.append(error.what)
-            continue
-        if isinstance(described, dict) and described.get("name") == file:
-            found[file] = (store, described)
+            troubles.append(f"study {file} is left out: {error.what}")
     return found
 
 

@@ -126,6 +126,7 @@ class Ledger:
             "stage": study.stage,
             "profile": study.profile,
             "overrides": dict(study.overrides),
+            "datasets": {name: dict(counts) for name, counts in self.plan.statistics.items()},
             "cells": self.cells(),
             "plan": self.plan.summary(),
         }

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from bbqrec.config import digest
 from bbqrec.data import load_dataset, require_targets
+from bbqrec.datasets.canonical import statistics
 from bbqrec.errors import InputError, require_known
 from bbqrec.methods import METHODS, has_field, run_config
 from bbqrec.profiles import PROFILES
@@ -54,6 +55,8 @@ class Plan:
     """Validation NDCG@10 of the recommenders that are done."""
     folders: Mapping[str, str]
     """Fingerprint of each data set -> its folder."""
+    statistics: Mapping[str, Mapping[str, float]]
+    """Name of each data set -> its line of Table 1."""
 
     @property
     def key(self) -> str:
@@ -169,8 +172,9 @@ class Study:
         cells: list[Cell] = []
         runs: dict[str, Run] = {}
         folders: dict[str, str] = {}
+        counts: dict[str, Mapping[str, float]] = {}
         for folder, dataset in load_datasets(self.datasets):
-            folders[dataset.fingerprint] = str(folder)
+            folders[dataset.fingerprint], counts[dataset.name] = str(folder), statistics(dataset)
             for seed, setting in product(range(self.seeds), self.settings):
                 first: dict[str, str] = {}
                 for method in dict.fromkeys(self.methods):
@@ -202,7 +206,8 @@ class Study:
         quantizers = [key for key, run in runs.items() if run.stage == "quantizer"]
         scores = {key: score for key in recommenders if (score := selected_score(store, key)) is not None}
         done = frozenset([*scores, *(key for key in quantizers if store.has("quantizer", key))])
-        return Plan(study=self, cells=tuple(cells), runs=runs, done=done, scores=scores, folders=folders)
+        found: dict[str, Any] = {"done": done, "scores": scores, "folders": folders, "statistics": counts}
+        return Plan(study=self, cells=tuple(cells), runs=runs, **found)
 
 
 def own_overrides(overrides: Mapping[str, Any], method: str, methods: Collection[str]) -> dict[str, Any]:

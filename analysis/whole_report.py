@@ -1,0 +1,166 @@
+"""Everything that a store, or a folder of exported reports, feeds: all tables and figures, the claims, one document."""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from analysis.claims import claims, claims_frame, claims_latex, claims_markdown
+from analysis.inference import FILE as MEASURED
+from analysis.labels import dataset_label
+from analysis.markup import escape
+from analysis.report import Source, in_place, write_inference, write_report, write_table
+from analysis.table1 import table1
+from analysis.whole import StudyPart, Whole, load_whole
+from bbqrec.errors import InputError
+
+DOCUMENT = "report.tex"
+SECTIONS = (
+    ("Performance comparison", ("baselines/table2.tex",), ()),
+    ("Ablation study", ("ablations/table3.tex", "ablations/table4.tex"), ()),
+    (
+        "Hyper-parameters",
+        ("hyperparameters/overview.tex",),
+        (("hyperparameters/figure3.pdf", "Scores by one hyper-parameter at a time, on the test split."),),
+    ),
+    (
+        "Behaviour signals",
+        (),
+        (("ablations/figure4.pdf", "BBQRec without one of its behaviour signals."),),
+    ),
+    ("Item collisions", ("collisions/table5.tex",), ()),
+    ("Inference", ("inference/table6.tex",), ()),
+)
+"""Of the document, as the paper has them: title, tables, figures with their captions."""
+
+_ENVIRONMENT = Environment(
+    block_start_string="<%",
+    block_end_string="%>",
+    variable_start_string="<<",
+    variable_end_string=">>",
+    comment_start_string="<#",
+    comment_end_string="#>",
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=StrictUndefined,
+    autoescape=False,
+)
+_DOCUMENT = _ENVIRONMENT.from_string(r"""% Written by `python -m analysis report`: pdflatex or tectonic sets it.
+\documentclass[10pt]{article}
+\usepackage[T1]{fontenc}
+\usepackage[a4paper,margin=2cm]{geometry}
+\usepackage{array,booktabs,float,graphicx,longtable,multirow}
+% The tables are made for a paper, where they float; here each stays with its section.
+\renewenvironment{table*}[1][]{\begin{table}[H]}{\end{table}}
+\ifdefined\pdfinfoomitdate\pdfinfoomitdate=1\pdftrailerid{}\pdfsuppressptexinfo=-1\fi
+\setlength{\LTcapwidth}{\linewidth}
+\title{BBQRec: what was run, and what it says}
+\author{}
+\date{}
+\begin{document}
+\maketitle
+\section{Data}
+\input{table1.tex}
+<% for title, tables, figures in sections %>
+\section{<< title >>}
+<% for table in tables %>
+\input{<< table >>}
+<% endfor %>
+<% for figure, caption in figures %>
+\begin{figure}[H]
+  \centering
+  \includegraphics[width=\linewidth]{<< figure >>}
+  \caption{<< caption >>}
+\end{figure}
+<% endfor %>
+<% endfor %>
+\section{The paper's claims}
+\input{claims.tex}
+\section{Where the numbers come from}
+\begin{itemize}
+<% for line in origins %>
+  \item << line >>
+<% endfor %>
+\end{itemize}
+\end{document}
+""")
+
+
+def write_whole(source: Source, out: str | Path, pdf: bool = False) -> list[Path]:
+    """Writes a folder per study (see `write_report`), and beside them Table 1, the claims and report.tex.
+
+    Returns the files. What is damaged is left out and said in the document. `pdf` has LaTeX set it as well. Raises
+    InputError for a source without any study, an unwritable `out`, and for `pdf` without LaTeX.
+    """
+    out = Path(out)
+    whole = load_whole(source)
+    written: list[Path] = []
+    for part in whole.studies.values():
+        written += write_report(part.source, part.about or part.name, out / part.name)
+    if whole.inference is not None:
+        written += write_inference(whole.inference, out / "inference")
+        written += in_place(lambda folder: shutil.copy(whole.inference, folder / MEASURED), out / "inference")
+    written += in_place(lambda folder: _fill(whole, out, folder), out)
+    if pdf:
+        written.append(_set(out))
+    return written
+
+
+def _fill(whole: Whole, out: Path, folder: Path) -> None:
+    write_table(table1(pd.concat([part.rows for part in whole.studies.values()])), folder)
+    found = claims(whole)
+    claims_frame(found).to_csv(folder / "claims.csv", index=False, lineterminator="\n")
+    (folder / "claims.md").write_text(claims_markdown(found), encoding="utf-8")
+    (folder / "claims.tex").write_text(claims_latex(found), encoding="utf-8")
+    there = []
+    for title, tables, figures in SECTIONS:
+        kept = [name for name in tables if (out / name).exists()], [f for f in figures if (out / f[0]).exists()]
+        there += [(title, *kept)] if any(kept) else []
+    known = {name for _, tables, _ in SECTIONS for name in tables}
+    others = [f"{name}/overview.tex" for name in whole.studies if (out / name / "overview.tex").exists()]
+    if extra := [name for name in others if name not in known]:
+        there.append(("Further studies", extra, []))
+    origins = [escape(line) for part in whole.studies.values() for line in [_origin(part)]]
+    origins += [escape(trouble) for trouble in whole.troubles]
+    (folder / DOCUMENT).write_text(_DOCUMENT.render(sections=there, origins=origins), encoding="utf-8")
+
+
+def _origin(part: StudyPart) -> str:
+    """Cells, profile, commits, devices and cost of a study in a sentence."""
+    rows, done = part.rows, part.rows[part.rows["status"] == "done"]
+    words = [f"Study {part.name}: {len(done)} of {len(rows)} cells done"]
+    words += [f"data sets {', '.join(dataset_label(d) for d in rows['dataset'].unique())}"]
+    words += [f"profile {', '.join(p)}" for p in [list(rows["profile"].dropna().unique())] if p]
+    for column, what in (
+        ("provenance/commit", "commit"),
+        ("provenance/device", "device"),
+        ("provenance/torch", "torch"),
+    ):
+        values = [str(v) for v in done[column].dropna().unique()] if column in done else []
+        words += (
+            [f"{what} {', '.join(value[:12] if what == 'commit' else value for value in values)}"] if values else []
+        )
+    return f"{'; '.join(words)}."
+
+
+def _set(out: Path) -> Path:
+    """The document as PDF, by tectonic or pdflatex."""
+    engine = next((name for name in ("tectonic", "pdflatex") if shutil.which(name)), None)
+    if engine is None:
+        raise InputError("there is no LaTeX to set report.tex with", "install tectonic or pdflatex, or leave out --pdf")
+    options = [] if engine == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]
+    with tempfile.TemporaryDirectory() as folder:
+        place = ["--outdir" if engine == "tectonic" else "-output-directory", folder]
+        for _ in range(1 if engine == "tectonic" else 3):  # longtable measures its columns in the first runs
+            done = subprocess.run([engine, *options, *place, DOCUMENT], cwd=out, capture_output=True, check=False)
+        made = Path(folder, DOCUMENT).with_suffix(".pdf")
+        if done.returncode or not made.exists():
+            said = [line for line in done.stdout.decode(errors="replace").splitlines() if line.startswith("!")]
+            raise InputError(
+                f"{engine} could not set {out / DOCUMENT} ({' '.join(said) or 'no error named'})", "see it"
+            )
+        return Path(shutil.copy(made, out / made.name))

@@ -1,0 +1,104 @@
+"""A whole store, or a folder of exports: every study, Table 1, the claims and the document; damage is said."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from analysis.__main__ import main
+from analysis.rows import export_rows, load_rows
+from analysis.whole import load_whole
+from analysis.whole_report import write_whole
+from bbqrec.errors import InputError
+
+SIZES = {"users": 19412, "items": 11924, "interactions": 167597, "texts": 11890, "images": 0, "average length": 8.634}
+
+
+@pytest.fixture
+def finished(store, publish, write_study):
+    """A study of three variants on Toys, of which one is not done, and one of the user's own on it."""
+    for method in ("bbqrec", "bbqrec/e"):
+        publish(store, "toys", method)
+    for name in ("mine", "ablations"):
+        write_study(store, methods=("bbqrec", "bbqrec/s", "bbqrec/e"), name=name)
+        described = store.load_json("study/ablations.json") | {"datasets": {"toys": SIZES}}
+        store.write_json(f"study/{name}.json", described)
+    return store
+
+
+def test_every_study_has_a_folder_and_the_document_names_them(finished, tmp_path):
+    written = {path.relative_to(tmp_path / "out").as_posix() for path in write_whole(finished, tmp_path / "out")}
+    assert {"ablations/table3.tex", "ablations/figure4.pdf", "mine/overview.tex", "mine/rows.csv"} <= written
+    assert {"table1.md", "claims.md", "claims.csv", "claims.tex", "report.tex"} <= written
+    document = (tmp_path / "out" / "report.tex").read_text()
+    assert r"\input{ablations/table4.tex}" in document and r"\input{mine/overview.tex}" in document
+    assert "Study ablations: 2 of 3 cells done; data sets Toys; profile tiny; commit 1234567." in document
+    table = (tmp_path / "out" / "table1.md").read_text()
+    assert "| Users        |  19,412 |  19,412 |" in table and "| Avg. length  |    8.63 |    8.63 |" in table
+
+
+def test_an_export_is_rebuilt_byte_for_byte(finished, tmp_path):
+    write_whole(finished, tmp_path / "first")
+    write_whole(tmp_path / "first", tmp_path / "second")
+    names = sorted(p.relative_to(tmp_path / "first") for p in (tmp_path / "first").rglob("*") if p.is_file())
+    assert names == sorted(p.relative_to(tmp_path / "second") for p in (tmp_path / "second").rglob("*") if p.is_file())
+    different = [n for n in names if (tmp_path / "first" / n).read_bytes() != (tmp_path / "second" / n).read_bytes()]
+    assert different == []
+
+
+def test_a_new_row_changes_its_cell_alone(finished, publish, tmp_path):
+    write_whole(finished, tmp_path / "before")
+    publish(finished, "toys", "bbqrec/s")
+    write_whole(finished, tmp_path / "after")
+    tables = [(tmp_path / when / "ablations" / "table4.md").read_text() for when in ("before", "after")]
+    cells = [[line.split("|") for line in table.splitlines() if line.startswith("|")][2:] for table in tables]
+    changed = {
+        place
+        for old, new in zip(*cells, strict=True)
+        for place in range(len(old))
+        if old[place].strip() != new[place].strip()
+    }
+    assert changed == {3}, "the column of S"
+    first, second = (pd.read_csv(tmp_path / when / "ablations" / "rows.csv") for when in ("before", "after"))
+    kept = [column for column in first if column not in ("status",)]
+    pd.testing.assert_frame_equal(first.loc[[0, 2], kept], second.loc[[0, 2], kept], check_dtype=False)
+
+
+def test_damage_is_left_out_and_said(finished, tmp_path):
+    finished.write_json("study/broken.json", {"name": "broken", "cells": [{"method": "bbqrec"}]})
+    whole = load_whole(finished)
+    assert set(whole.studies) == {"ablations", "mine"}
+    assert any("broken" in trouble for trouble in whole.troubles)
+    write_whole(finished, tmp_path / "out")
+    assert "study broken is left out" in (tmp_path / "out" / "report.tex").read_text()
+
+
+def test_latex_sets_the_document(finished, tmp_path):
+    if shutil.which("pdflatex") is None and shutil.which("tectonic") is None:
+        pytest.skip("no LaTeX on this machine")
+    try:
+        written = write_whole(finished, tmp_path / "out", pdf=True)
+    except InputError as error:
+        if "not found" in str(error):
+            pytest.skip("this LaTeX lacks a package (Debian: texlive-latex-extra)")
+        raise
+    assert written[-1].read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("where", ["nothing", "empty"])
+def test_a_source_without_studies_is_one_line(tmp_path, capsys, where):
+    (tmp_path / "empty").mkdir()
+    assert main(["report", "--store", str(tmp_path / where), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_the_command_writes_all_of_it_and_prints_the_claims(finished, tmp_path, capsys):
+    assert main(["report", "--store", finished.url, "--out", str(tmp_path / "out")]) == 0
+    assert str(tmp_path / "out" / "report.tex") in capsys.readouterr().out.splitlines()
+    assert main(["claims", "--store", str(tmp_path / "out")]) == 0
+    assert "| 5.3.2   | Removing the similarity module" in capsys.readouterr().out
+    assert main(["table1", "--store", finished.url]) == 0
+    assert "167,597" in capsys.readouterr().out
+    rows = load_rows(finished)
+    assert load_rows(export_rows(rows, tmp_path / "rows.csv"))["data/users"].tolist() == [19412.0] * 3

@@ -74,7 +74,7 @@ def run_costs(cells: pd.DataFrame) -> pd.DataFrame:
     ]
     uses = pd.concat(parts[::-1]).dropna(subset="key")  # recommenders first: a teacher is one
     return uses.groupby("key", sort=False).agg(
-        stage=("stage", "first"), seconds=("seconds", "first"), cells=("cell", "nunique")
+        stage=("stage", "first"), seconds=("seconds", "first"), cells=("cell", "count")
     )
 
 

@@ -189,7 +189,7 @@ def print_json(value: Any) -> None:
 def _table(lines: list[dict[str, Any]]) -> Table:
     table = Table()
     for name in ("key", "kind", "method", "data set", "seed"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "key")
     for name in ("N@10 valid", "N@10 test", "seconds"):
         table.add_column(name, justify="right")
     for name in ("finished", "commit", "status"):

@@ -100,7 +100,7 @@ class Registry:
         found = [run for run in self.runs if run.key.startswith(prefix) and kind in (None, run.kind)]
         keys = sorted({run.key for run in found if run.key == prefix} or {run.key for run in found})
         if len(keys) > 1:
-            raise InputError(f"{prefix!r} begins several keys", f"give more of one of {', '.join(keys)}")
+            raise InputError(f"{prefix!r} begins several keys", f"give more of one of {named(keys, 10)}")
         if not keys or not prefix:
             known = sorted({run.key for run in self.runs})
             remedy = suggestion(prefix, known[:20]) if known else "it holds no runs"

@@ -191,6 +191,16 @@ def test_damage_is_listed_as_such_and_nothing_is_touched(url, runs, refused, dam
     assert contents(url) == before
 
 
+def test_what_was_unpublished_is_incomplete_and_a_leftover(url, runs):
+    """As the store does when it finds a damaged file; the next run publishes another attempt."""
+    spoil(url, "recommender", FULL, "manifest.json", None)
+    line = by_key(runs("list", "--store", url, "--json"))[FULL]
+    assert (line["status"], line["method"], line["test"]) == ("incomplete", "bbqrec", None)
+    age(url)
+    found = json.loads(runs("prune", "--store", url, "--json"))
+    assert [line["name"] for line in found] == [f"recommender/{FULL}/good"] and not found[0]["removed"]
+
+
 def test_a_changed_byte_of_a_row_is_damage(url, runs):
     path = Path(url, "recommender", FULL, "good", "row.json")
     path.write_text(path.read_text().replace("toys", "boys"))
@@ -275,6 +285,15 @@ def test_unused_takes_trials_and_quantizers_that_nothing_needs(url, runs):
     runs(*prune, "--yes")
     assert Store(url).keys("trial") == [] and Store(url).keys("quantizer") == sorted([SHARED, TAUGHT])
     assert not Path(url, "quantizer", LONELY, "good").exists()
+
+
+def test_a_quantizer_that_a_study_shows_stays(url, runs):
+    """Its recommender may have failed, or not have begun."""
+    cell = {"method": "tiger", "dataset": "toys", "seed": 0, "run_key": "ab00", "quantizer_key": LONELY}
+    Store(url).write_json("study/mine.json", {"name": "mine", "cells": [cell]})
+    age(url)
+    found = json.loads(runs("prune", "--store", url, "--unused", "--json"))
+    assert {line["name"] for line in found} == {f"trial/{TRIAL}"}
 
 
 def test_quantizers_stay_while_a_run_does_not_say_which_it_will_read(url, runs):

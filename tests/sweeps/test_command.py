@@ -211,7 +211,9 @@ def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight
     assert "retrying toy bbqrec seed 0 recommender: its process died" in printed
     assert "done 2/2, running 0, failed 0" in printed
     assert " of computing (2 runs); without sharing " in printed
-    costs = store.read_json("recommender", run.recommender_key, "row.json")["costs"]
+    row = store.read_json("recommender", run.recommender_key, "row.json")
+    costs, given = row["costs"], row["provenance"]
+    assert (given["cpus"], given["gpus"], given["attempts"]) == (1.0, 0.0, 2)
     for stage in ("quantizer", "recommender"):
         assert costs[f"{stage}_wall_seconds"] > costs[f"{stage}_seconds"] == costs[f"{stage}_core_seconds"] > 0
     assert "| R@10" in printed and (tmp_path / "out" / "table3.tex").exists()

@@ -10,8 +10,8 @@ import pandas as pd
 import tyro
 from tyro.extras import SubcommandApp
 
-from analysis.ablations import ablation_table
-from analysis.baselines import TABLE_2, table2
+from analysis.ablations import ablation_table, losses
+from analysis.baselines import TABLE_2, gains, table2
 from analysis.claims import claims, claims_markdown
 from analysis.collisions import table5
 from analysis.costs import costs_markdown
@@ -97,7 +97,7 @@ def print_table2(store: str = "runs", study: str = "baselines", tex: bool = Fals
     if paper:
         print(beside(rows, TABLE_2, improvement=True), end="")
     else:
-        _print(table2(rows, load_ranks(store, rows)), tex)
+        _print(table2(rows, gains(rows, load_ranks(store, rows))), tex)
 
 
 @app.command(name="table3")
@@ -165,7 +165,8 @@ def _print_comparison(name: str, store: str, study: str, tex: bool, paper: bool)
     if paper:
         print(beside(rows, TABLES[name]), end="")
     else:
-        _print(ablation_table(rows, load_ranks(store, rows), TABLES[name]), tex)
+        found = losses(rows, load_ranks(store, rows), TABLES[name])
+        _print(ablation_table(rows, TABLES[name], found), tex)
 
 
 def _rows(store: str, study: str, tex: bool, paper: bool) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Table 2: BBQRec against the baselines, its improvement over the best of them, and whether users bear it out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -56,10 +56,12 @@ def _means(comparison: Comparison, dataset: str, metric: str) -> dict[str, float
     return {method: mean for method, mean in means.items() if mean is not None}
 
 
-def table2(rows: pd.DataFrame, ranks: Ranks) -> Table:
-    """The table on the test split. Cells without a number are shown as such; improvements are over those with one."""
+def table2(rows: pd.DataFrame, compared: Sequence[Contrast]) -> Table:
+    """The table on the test split. Cells without a number are shown as such; improvements are over those with one.
+
+    `compared` are the `gains` of the same rows.
+    """
     made = table(rows, TABLE_2)
-    compared = gains(rows, ranks)
     found = {(dataset_label(gain.dataset), METRIC_LABELS[gain.metric]): gain for gain in compared}
     groups = []
     for group in made.groups:
@@ -79,7 +81,7 @@ def _entry(gain: Contrast | None) -> Entry:
     return Entry(mean=100 * gain.relative, form=PERCENT, star=gain.significant)
 
 
-def _left_out(rows: pd.DataFrame, compared: list[Contrast]) -> Iterator[str]:
+def _left_out(rows: pd.DataFrame, compared: Sequence[Contrast]) -> Iterator[str]:
     """Over which baselines an improvement is not."""
     comparison = compare(rows, TABLE_2.methods)
     for dataset in dict.fromkeys(gain.dataset for gain in compared):
@@ -89,7 +91,7 @@ def _left_out(rows: pd.DataFrame, compared: list[Contrast]) -> Iterator[str]:
             yield f"Improv. on {where} is over the baselines that have a result, without {without}."
 
 
-def _remarks(compared: list[Contrast]) -> Iterator[str]:
+def _remarks(compared: Sequence[Contrast]) -> Iterator[str]:
     """What the mark means, and what could not be tested."""
     tested = [gain for gain in compared if gain.test is not None]
     if tested:

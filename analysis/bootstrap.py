@@ -1,7 +1,7 @@
 """Bootstrap confidence intervals of a mean difference over users and seeds, from the ranks of both sides.
 
-Ranks are clipped, and most users' targets are found by nobody: users with the same ranks are drawn together, by a
-multinomial distribution, which is the same bootstrap and takes a hundredth of the time.
+Ranks are clipped, and most users' targets are found by nobody: how many of these are drawn is a binomial number, and
+only the others are drawn one by one. That is the same bootstrap and takes a small part of the time.
 """
 
 from dataclasses import dataclass
@@ -44,15 +44,26 @@ def intervals(found: Kinds, metrics: tuple[str, ...], seed: int = 0) -> dict[str
     """
     generator = np.random.default_rng(seed)
     total, seeds = int(found.users.sum()), found.ours.shape[1]
-    drawn = generator.multinomial(total, found.users / total, size=REPLICATES)  # (B, R)
+    differences = np.concatenate([_differences(found, metric) for metric in metrics], axis=1)  # (R, metrics x S)
+    common = int(found.users.argmax())  # nearly everybody, drawn as a number
+    others = np.delete(np.arange(len(found.users)), common)
+    members = np.repeat(np.arange(len(others)), found.users[others])
+    drawn = generator.binomial(total, len(members) / total, size=REPLICATES)
+    means = np.empty((REPLICATES, differences.shape[1]))
+    for replicate, size in enumerate(drawn):
+        one_by_one = members[generator.integers(max(len(members), 1), size=size)]
+        counts = np.bincount(one_by_one, minlength=len(others))
+        means[replicate] = (counts @ differences[others] + (total - size) * differences[common]) / total
     chosen = generator.integers(seeds, size=(REPLICATES, seeds))  # (B, S)
     edges = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
     limits = {}
-    for metric in metrics:
-        ours, theirs = (user_scores(side.ravel(), metric) for side in (found.ours, found.theirs))
-        difference: Float[np.ndarray, "R S"] = (ours - theirs).reshape(found.ours.shape)
-        by_seed = drawn @ difference / total  # (B, S)
-        means = np.take_along_axis(by_seed, chosen, axis=1).mean(1)  # (B,)
-        low, high = np.quantile(means, edges)
+    for place, metric in enumerate(metrics):
+        by_seed = means[:, place * seeds : (place + 1) * seeds]  # (B, S)
+        low, high = np.quantile(np.take_along_axis(by_seed, chosen, axis=1).mean(1), edges)
         limits[metric] = (float(low), float(high))
     return limits
+
+
+def _differences(found: Kinds, metric: str) -> Float[np.ndarray, "R S"]:
+    ours, theirs = (user_scores(side.ravel(), metric) for side in (found.ours, found.theirs))
+    return (ours - theirs).reshape(found.ours.shape)

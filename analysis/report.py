@@ -93,9 +93,10 @@ def _ablations(*specs: TableSpec) -> Writer:
         ranks = load_ranks(source, rows)
         tested = []
         for spec in specs:
-            write_table(ablation_table(rows, ranks, spec), folder)
+            found = losses(rows, ranks, spec)
+            write_table(ablation_table(rows, spec, found), folder)
             (folder / f"{spec.name}_paper.md").write_text(beside(rows, spec), encoding="utf-8")
-            tested.append(frame(losses(rows, ranks, spec)).assign(table=spec.name))
+            tested.append(frame(found).assign(table=spec.name))
         _write_csv(pd.concat(tested), folder / "significance.csv")
         export_ranks(ranks, folder / RANKS_EXPORT)
 
@@ -104,9 +105,10 @@ def _ablations(*specs: TableSpec) -> Writer:
 
 def _table2(source: Source, rows: pd.DataFrame, folder: Path) -> None:
     ranks = load_ranks(source, rows)
-    write_table(table2(rows, ranks), folder)
+    compared = gains(rows, ranks)
+    write_table(table2(rows, compared), folder)
     (folder / "table2_paper.md").write_text(beside(rows, TABLE_2, improvement=True), encoding="utf-8")
-    _write_csv(frame(gains(rows, ranks)).assign(table=TABLE_2.name), folder / "significance.csv")
+    _write_csv(frame(compared).assign(table=TABLE_2.name), folder / "significance.csv")
     export_ranks(ranks, folder / RANKS_EXPORT)
 
 

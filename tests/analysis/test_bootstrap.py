@@ -64,6 +64,11 @@ def test_the_truth_is_inside_about_as_often_as_promised():
     assert 0.92 <= inside / 400 <= 0.98
 
 
+def test_users_who_are_all_alike_leave_no_doubt():
+    alike = kinds(np.full((2, 50), 3), np.full((2, 50), 11))
+    assert intervals(alike, ("recall@5",)) == {"recall@5": (1.0, 1.0)}
+
+
 def test_shapes_that_cannot_be_compared():
     with pytest.raises(ValueError, match="need two equal ones"):
         kinds(np.ones((2, 5), dtype=int), np.ones((2, 6), dtype=int))

@@ -16,6 +16,10 @@ from bbqrec.metrics import scores, user_scores
 FOUR = ("toys", "beauty", "sports", "clothing")
 
 
+def made_of(rows, ranks):
+    return table2(rows, gains(rows, ranks))
+
+
 @pytest.fixture
 def studies(make_baselines, set_status):
     """Name of the golden files -> rows and ranks."""
@@ -37,14 +41,14 @@ def studies(make_baselines, set_status):
 
 @pytest.mark.parametrize("name", ["four", "one_seed", "partial", "untested", "pending", "empty"])
 def test_golden(studies, name):
-    made = table2(*studies[name])
+    made = made_of(*studies[name])
     check_golden(f"{name}_table2.tex", latex(made))
     check_golden(f"{name}_table2.md", markdown(made))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_latex_sets_it_on_one_page(tmp_path, studies, document):
-    set_by_latex(tmp_path, document, [latex(table2(*study)) for study in studies.values()])
+    set_by_latex(tmp_path, document, [latex(made_of(*study)) for study in studies.values()])
 
 
 def with_score(rows, method, **values):
@@ -60,7 +64,7 @@ def entries(made, metric):
 
 
 def test_columns_are_the_papers(make_baselines):
-    made = table2(*make_baselines())
+    made = made_of(*make_baselines())
     names = ["GRU4Rec", "BERT4Rec", "SASRec", "GRU4Rec_F", "SASRec_F", "NOVA-BERT", "MISSRec", "VQ-Rec", "TIGER"]
     assert [label.plain for label in made.labels] == [*names, "LETTER", "BBQRec", "Improv."]
     assert made.spans == (("Traditional", 3), ("Modality-fused", 4), ("Vector-quantized", 4), ("", 1))
@@ -79,7 +83,7 @@ def test_the_improvement_is_over_the_best_baseline_and_signed(make_baselines):
     assert found["recall@5"].theirs == found["recall@10"].theirs == Side("nova-bert")
     assert found["recall@5"].relative == pytest.approx(0.125)
     assert found["recall@10"].relative == pytest.approx(-0.2)
-    made = table2(rows, {})
+    made = made_of(rows, {})
     assert entries(made, "R@5")[-1].mean == pytest.approx(12.5)
     assert " +12.50 % |" in markdown(made) and " -20.00 % |" in markdown(made)
     assert r"$+$12.50 \%" in latex(made) and r"$-$20.00 \%" in latex(made)
@@ -91,10 +95,10 @@ def test_best_and_second(make_baselines):
         rows = with_score(rows, method, ndcg_5=0.01)
     for method, value in (("bert4rec", 0.02), ("tiger", 0.03), ("bbqrec", 0.020004), ("sasrec", 0.03)):
         rows = with_score(rows, method, ndcg_5=value)
-    found = dict(zip(TABLE_2.methods, entries(table2(rows, {}), "N@5"), strict=False))
+    found = dict(zip(TABLE_2.methods, entries(made_of(rows, {}), "N@5"), strict=False))
     assert {m for m, entry in found.items() if entry.best} == {"tiger", "sasrec"}
     assert {m for m, entry in found.items() if entry.second} == {"bert4rec", "bbqrec"}, "what looks equal is equal"
-    assert r"\underline{0.0200}" in latex(table2(rows, {})) and "_0.0200_" in markdown(table2(rows, {}))
+    assert r"\underline{0.0200}" in latex(made_of(rows, {})) and "_0.0200_" in markdown(made_of(rows, {}))
 
 
 def test_a_test_per_cell_on_the_users_of_the_seeds_that_both_have(make_baselines, set_status):
@@ -126,7 +130,7 @@ def test_a_clear_difference_is_marked_whichever_its_sign(make_baselines, sign, s
     for method in (ahead, behind):
         found = scores(ranks[f"toys.{method}.0"])
         rows = with_score(rows, method, **{metric.replace("@", "_"): value for metric, value in found.items()})
-    made = table2(rows, ranks)
+    made = made_of(rows, ranks)
     assert all(line.entries[-1].star for line in made.groups[0])
     assert f" {said}300.00 %* |" in markdown(made) or f" {said}75.00 %* |" in markdown(made)
     assert any(remark.startswith("*: p < 0.05 in a two-sided paired t-test") for remark in made.remarks)
@@ -139,7 +143,7 @@ def test_noise_is_not_marked(make_baselines):
     ranks["toys.bbqrec.0"][:2] = 1
     found = scores(ranks["toys.bbqrec.0"])
     rows = with_score(rows, "bbqrec", **{metric.replace("@", "_"): value for metric, value in found.items()})
-    assert not any(line.entries[-1].star for line in table2(rows, ranks).groups[0])
+    assert not any(line.entries[-1].star for line in made_of(rows, ranks).groups[0])
 
 
 def test_seeds_that_only_one_has_may_not_turn_the_sign(make_baselines, set_status):
@@ -150,12 +154,12 @@ def test_seeds_that_only_one_has_may_not_turn_the_sign(make_baselines, set_statu
     rows = with_score(rows, "bbqrec", recall_5=0.01)
     gain = gains(rows, ranks)[0]
     assert gain.seeds == (0,) and gain.relative < 0 < gain.test.difference and gain.p < 0.01
-    assert not gain.significant and not table2(rows, ranks).groups[0][0].entries[-1].star
+    assert not gain.significant and not made_of(rows, ranks).groups[0][0].entries[-1].star
 
 
 def test_without_ranks_nothing_is_marked_and_the_table_says_so(make_baselines):
     rows, ranks = make_baselines(("toys", "sports"))
-    made = table2(rows, {key: found for key, found in ranks.items() if key.startswith("sports")})
+    made = made_of(rows, {key: found for key, found in ranks.items() if key.startswith("sports")})
     assert "Significance is not marked for Toys: the ranks of the users are not at hand." in made.remarks
     assert all(gain.test is None for gain in gains(rows, {}))
 
@@ -164,7 +168,7 @@ def test_a_baseline_of_nothing_and_a_lone_method(make_baselines):
     rows, ranks = make_baselines(methods=("tiger", "bbqrec"))
     zero = with_score(rows, "tiger", recall_5=0.0, recall_10=0.0, ndcg_5=0.0, ndcg_10=0.0)
     assert [gain.relative for gain in gains(zero, {})] == [None] * 4
-    assert entries(table2(zero, {}), "R@5")[-1].mean is None
+    assert entries(made_of(zero, {}), "R@5")[-1].mean is None
     assert gains(rows[rows["method"] == "bbqrec"], ranks) == []
     assert gains(rows[rows["method"] == "tiger"], ranks) == []
 

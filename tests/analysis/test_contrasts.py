@@ -63,7 +63,7 @@ def test_without_ranks_means_remain(make_rows):
 
 def test_stars_say_that_a_variant_differs_whichever_way(make_rows, tmp_path):
     rows, ranks = with_ranks(make_rows(("toys", "synthetic"), seeds=2))
-    made = ablation_table(rows, ranks, TABLE_3)
+    made = ablation_table(rows, TABLE_3, losses(rows, ranks, TABLE_3))
     for group in made.groups:
         assert [[entry.star for entry in line.entries] for line in group] == [[True, False, True, False]] * 4
     assert "Holm-corrected over the table (24 cells)" in made.remarks[-1]
@@ -78,6 +78,6 @@ def test_a_run_is_not_tested_against_itself_and_missing_ranks_are_said(make_rows
     shared = rows["method"] == "bbqrec/s"
     rows.loc[shared, "run_key"] = rows.loc[rows["method"] == "bbqrec", "run_key"].item()
     assert {c.theirs.method for c in losses(rows, ranks, TABLE_4)} == {"bbqrec/e"}
-    made = ablation_table(rows, {}, TABLE_4)
+    made = ablation_table(rows, TABLE_4, losses(rows, {}, TABLE_4))
     assert made.remarks[-1].startswith("Significance is not marked for Beauty")
     assert not any(entry.star for line in made.groups[0] for entry in line.entries)

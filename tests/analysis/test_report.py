@@ -157,7 +157,7 @@ def test_nothing_is_half_written(tmp_path, store, publish, write_study, monkeypa
 
 def test_the_command_prints_the_files(tmp_path, store, publish, write_study, capsys):
     finish(store, publish, write_study)
-    assert main(["report", "--store", store.url, "--out", str(tmp_path / "out")]) == 0
+    assert main(["report", "--store", store.url, "--study", "ablations", "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in FILES]
 
 
@@ -213,7 +213,7 @@ def test_as_a_module_without_torch_or_ray(tmp_path, store, publish, write_study)
     finish(store, publish, write_study)
     script = (
         "import sys, runpy\n"
-        "sys.argv = ['analysis', 'report', '--store', sys.argv[1], '--out', sys.argv[2]]\n"
+        "sys.argv = ['analysis', 'report', '--store', sys.argv[1], '--out', sys.argv[2], '--study', 'ablations']\n"
         "try:\n    runpy.run_module('analysis', run_name='__main__')\n"
         "except SystemExit as stop:\n    assert stop.code == 0, stop.code\n"
         "loaded = {'torch', 'ray', 'matplotlib.pyplot'} & set(sys.modules)\n"

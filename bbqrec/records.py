@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bbqrec import distributed
 from bbqrec import provenance as origin
 from bbqrec.config import RecommenderConfig
 from bbqrec.letter_training import LetterTrainer
@@ -23,7 +24,8 @@ QUANTIZER_COSTS = ("seconds", "epochs", "parameters")
 
 
 class RunLog:
-    """What a run accumulates over its attempts: metrics of every epoch, seconds of work, when it began, which code ran.
+    """What a run accumulates over its attempts: metrics of every epoch, seconds of work, when it began, which code ran
+    on how many workers.
 
     The state of the source is read when an attempt begins: the checkout may change while it runs.
     """
@@ -37,7 +39,7 @@ class RunLog:
     def begin(cls) -> "RunLog":
         """Of a run that starts now in this process, which may have computed others before."""
         origin.restart_peak_memory()
-        return cls(origin.now(), 0.0, [], [origin.source_state()])
+        return cls(origin.now(), 0.0, [], [origin.source_state() | {"workers": distributed.world()}])
 
     def pack(self) -> bytes:
         return to_bytes(self.__dict__)

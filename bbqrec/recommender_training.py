@@ -39,7 +39,8 @@ class RecommenderTrainer:
         if distributed.world() > 1:
             self.task.item_vectors()  # what a model computes on first use is shared like the rest
             distributed.same_start(self.model)
-        self.precision = resolved(config.precision, device)
+        chosen = distributed.agreed(resolved(config.precision, device).encode())
+        self.precision = "" if chosen is None else chosen.decode()
         self.best: dict[str, Tensor] = {}
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True

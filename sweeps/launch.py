@@ -22,7 +22,7 @@ from sweeps.progress import Progress
 from sweeps.study import Plan, Run
 from sweeps.trainable import trial_config
 from sweeps.tuning_ledger import TuningLedger
-from sweeps.workers import train_on_workers, trial_resources, workers_of
+from sweeps.workers import Groups, train_on_workers, trial_resources, workers_of
 
 RETRIES = 2
 """Times that a failed run is tried again before it counts as failed."""
@@ -111,12 +111,13 @@ def _run(
     # A cluster may grow when it sees trials waiting; a single machine does not.
     concurrency = resources.max_concurrent or (slots if resources.cluster is None and workers == 1 else None)
     places = max(slots, 1) * workers if workers > 1 else None
+    groups = Groups() if workers > 1 else None
     provenance = source_state()  # workers of a cluster have the packages without the checkout
 
     def describe(run: Run) -> dict[str, Any]:
         about = {"store": ledger.store.url, "stages": stages, "provenance": provenance}
         each = {"workers": workers_of(run, workers), "threads": max(1, int(cpus)), "cpus": cpus, "gpus": gpus}
-        return trial_config(run, **about, **each)
+        return trial_config(run, **about, **each, groups=groups.name if groups else "")
 
     logs = Path(tempfile.mkdtemp(prefix="bbqrec-sweep-"))
     with Progress(ledger, console, max(slots, 1)) as progress:
@@ -133,7 +134,7 @@ def _run(
                 name=ledger.name,
                 storage_path=str(logs),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[progress],
+                callbacks=[progress, *([groups] if groups else [])],
                 stop=stopper,
                 log_to_file=True,
                 verbose=0,

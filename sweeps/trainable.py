@@ -37,10 +37,12 @@ def trial_config(
     workers: int = 1,
     cpus: float = 1.0,
     gpus: float = 0.0,
+    groups: str = "",
 ) -> dict[str, Any]:
     """The trial of a run as plain JSON values. `stages` is the module with run_quantizer and run_recommender.
 
-    `threads`, `cpus` and `gpus` are those of each of its `workers`.
+    `threads`, `cpus` and `gpus` are those of each of its `workers`, who tell `groups` what
+    they have reserved.
     """
     return {
         "name": run.name,
@@ -55,6 +57,7 @@ def trial_config(
         "workers": workers,
         "cpus": cpus,
         "gpus": gpus,
+        "groups": groups,
     }
 
 

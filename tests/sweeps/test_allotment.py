@@ -44,10 +44,12 @@ def test_impossible_resources_are_named(option, value):
     ("gpus", "workers", "refused"), [(1.5, 1, True), (3, 2, True), (0.75, 1, False), (4, 2, False), (0.5, 2, False)]
 )
 def test_more_than_one_gpu_is_a_whole_number_for_each_worker(gpus, workers, refused):
-    if not refused:
-        return Resources(gpus_per_run=gpus, workers_per_run=workers)
-    with pytest.raises(InputError, match=f"--gpus-per-run {gpus} of {workers} workers is 1.5 GPUs for each"):
-        Resources(gpus_per_run=gpus, workers_per_run=workers)
+    if refused:
+        with pytest.raises(InputError, match=f"--gpus-per-run {gpus} of {workers} workers is 1.5 GPUs for each"):
+            Resources(gpus_per_run=gpus, workers_per_run=workers)
+    else:
+        each = Resources(gpus_per_run=gpus, workers_per_run=workers)
+        assert allot(each, [(8, 4)], 9)[1] == gpus / workers
 
 
 def test_no_number_of_cpus():

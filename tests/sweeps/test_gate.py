@@ -64,8 +64,10 @@ def test_places_count_the_workers_of_live_runs(ledger):
     gate.on_trial_complete("a")
     assert gate.suggest("c")["key"] == full.run_key
     assert gate.suggest("d") is None
+    ledger.status[unshared.quantizer_key] = "done"
     gate.on_trial_complete("b")
     assert gate.suggest("d") is None  # one place is free
+    ledger.status[full.run_key] = "done"
     gate.on_trial_complete("c")
     assert gate.suggest("d")["key"] == similar.run_key
 

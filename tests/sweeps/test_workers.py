@@ -21,9 +21,11 @@ from bbqrec.methods import run_from_json
 from bbqrec.stages import run_recommender
 from bbqrec.store import Store
 from sweeps import workers
+from sweeps.command import main
 from sweeps.launch import Resources, launch
 from sweeps.study import Plan, Run, Study
 from sweeps.trainable import trial_config
+from sweeps.tuning import Tuning
 from sweeps.workers import Members, cause, trial_resources, workers_of
 
 ROOT = Path(__file__).parents[2]
@@ -181,3 +183,18 @@ def test_two_workers_one_of_them_killed_equal_two_that_were_not_and_one(planned,
     assert [path.name for path in artefact.parent.iterdir() if path.is_dir()] == [artefact.name]
     assert {path.name for path in artefact.iterdir()} == {path.name for path in other.iterdir()}
     assert store.load_progress("recommender", run.key) is None
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_a_trial_that_tuning_stops_frees_its_place_for_the_next_group(folder, tmp_path, monkeypatch, capsys):
+    """Two CPUs: a group that went on, or a place that was not freed, would keep the next one waiting for good."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    words = ["--dataset", str(folder), "--methods", "sasrec", "--profile", "tiny", "--trials", "3", "--epochs", "9"]
+    words += ["--grace", "1", "--workers-per-run", "2", "--cpus-per-run", "2"]
+    assert main(Tuning, [*words, "--store", str(tmp_path / "runs"), "--tuned", str(tmp_path / "tuned")]) == 0
+    printed = capsys.readouterr().out
+    assert "done 3/3, running 0, failed 0" in printed and "retrying" not in printed
+    trials = json.loads((tmp_path / "tuned" / "toy" / "sasrec.json").read_text())["trials"]
+    assert sorted(len(trial["scores"]) for trial in trials)[0] < 9 and len(trials) == 3
+    assert worker_processes() == []

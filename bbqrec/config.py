@@ -111,6 +111,14 @@ class TrainingConfig(StageConfig):
     validation_users: int = 0
     """Users drawn (by the run's seed) for the per-epoch validation; 0 takes all of them."""
 
+    joint_losses: ClassVar[tuple[str, ...]] = ()
+    """Values of the field `loss`, where a model has one, with which an example's loss depends on its batch's others."""
+
+    @property
+    def shareable(self) -> bool:
+        """Whether workers can share a batch out: the batch's loss is the mean of its shares' losses."""
+        return getattr(self, "loss", None) not in self.joint_losses
+
     def __post_init__(self) -> None:
         at_least(self, 1, "max_history", "epochs", "patience", "batch_size")
         at_least(self, 0, "warmup_steps", "weight_decay", "validation_users")

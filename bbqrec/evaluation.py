@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bbqrec import distributed
 from bbqrec.data import Batch, batches
 from bbqrec.decoding import DeviceTrie, target_ranks
 from bbqrec.examples import Examples
@@ -81,11 +82,16 @@ def _ranked(
     together: int,
     device: torch.device,
 ) -> Int[np.ndarray, "R"]:
-    """`together` rows at a time, in batches of similar lengths."""
+    """`together` rows at a time, in batches of similar lengths. Several workers share the rows out."""
     was_training = model.training
     model.eval()
-    ranks = np.empty(len(examples.history), dtype=np.int32)
-    for rows in batches(examples.lengths, max(1, together), None):
-        ranks[rows] = rank(examples.batch(rows, device)).cpu().numpy()
+    ranks, fault = np.zeros(len(examples.history), dtype=np.int32), None
+    mine = distributed.share(np.arange(len(ranks)))
+    try:
+        for part in batches(examples.lengths[mine], max(1, together), None):
+            rows = mine[part]
+            ranks[rows] = rank(examples.batch(rows, device)).cpu().numpy()
+    except FloatingPointError as error:
+        fault = error
     model.train(was_training)
-    return ranks
+    return distributed.joined(ranks, fault)

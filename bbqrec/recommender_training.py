@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bbqrec import distributed
 from bbqrec.checkpoint import pack, unpack
 from bbqrec.config import TrainingConfig
 from bbqrec.data import batches
@@ -21,7 +22,10 @@ SELECTION = "ndcg@10"
 
 
 class RecommenderTrainer:
-    """Stage 2 of any method: train, a validation pass per epoch, the best weights kept aside."""
+    """Stage 2 of any method: train, a validation pass per epoch, the best weights kept aside.
+
+    Workers of one run (`bbqrec.distributed`) each hold a trainer; all cut the same batches and take their shares.
+    """
 
     def __init__(
         self, config: TrainingConfig, dataset: Dataset, codes: Codes | None, seed: int, device: torch.device
@@ -30,7 +34,13 @@ class RecommenderTrainer:
         self.epoch, self.best_epoch, self.best_score = 0, 0, -1.0
         self.task = build_task(config, dataset, codes, seed, device)
         self.model = self.task.model
-        self.precision = resolved(config.precision, device)
+        if not config.shareable:
+            distributed.require_one_worker(f"{config.kind} with this loss")
+        if distributed.world() > 1:
+            self.task.item_vectors()  # what a model computes on first use is shared like the rest
+            distributed.same_start(self.model)
+        chosen = distributed.agreed(resolved(config.precision, device).encode())
+        self.precision = "" if chosen is None else chosen.decode()
         self.best: dict[str, Tensor] = {}
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -52,7 +62,7 @@ class RecommenderTrainer:
 
     def train_epoch(self) -> dict[str, float]:
         started = time.perf_counter()
-        generator = epoch_generator(self.seed, self.epoch + 1)
+        generator = epoch_generator(self.seed, self.epoch + 1, distributed.rank())
         self.model.train()
         averages = Averages()
         cut = batches(self.lengths, self.config.batch_size, generator)
@@ -82,14 +92,24 @@ class RecommenderTrainer:
 
     def step(self, rows: Int[np.ndarray, "B"]) -> tuple[Float[Tensor, ""], int]:
         """One step of the optimiser on these rows of `examples`: the loss before it, and the number of targets."""
-        batch = self.examples.batch(rows, self.device)
-        with products_in(self.precision, self.device):
-            loss, targets = self.task.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss, targets = self._loss(distributed.share(rows))
+        if distributed.world() > 1:
+            loss, targets = distributed.combined(self.model.parameters(), loss, targets)
+        else:
+            assert loss is not None
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         return loss.detach(), targets
+
+    def _loss(self, rows: Int[np.ndarray, "_"]) -> tuple[Float[Tensor, ""] | None, int]:
+        """Mean loss over these rows' targets, and their number. None without rows: a batch may be smaller than the
+        number of workers."""
+        if not len(rows):
+            return None, 0
+        with products_in(self.precision, self.device):
+            return self.task.loss(self.examples.batch(rows, self.device))
 
     def judge(self, split: str) -> Int[np.ndarray, "U"]:
         """Every user's rank by the selected checkpoint. The test split is read here and nowhere else."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bbqrec import distributed
 from bbqrec import provenance as origin
 from bbqrec.config import RecommenderConfig
 from bbqrec.letter_training import LetterTrainer
@@ -33,7 +34,8 @@ QUANTIZER_COSTS = (
 
 
 class RunLog:
-    """What a run accumulates over its attempts: metrics of every epoch, costs, when it began, which code ran.
+    """What a run accumulates over its attempts: metrics of every epoch, costs, when it began, which code ran, and on how
+    many workers.
 
     `seconds` are those of work (epochs and judging), `wall_seconds` go from an attempt's begin to its last checkpoint,
     of the last attempt to its row: reading inputs, compiling and checkpoints included. What an attempt did after its
@@ -53,18 +55,19 @@ class RunLog:
     def begin(cls, device: torch.device, given: Mapping[str, Any]) -> "RunLog":
         """Of a run that starts now in this process, which may have computed others before.
 
-        `given` is what the caller knows of the provenance; of that, "gpus" is the share of a GPU that the run holds.
+        `given` is what the caller knows of the provenance; of that, "gpus" is what each worker holds of one.
         """
         origin.restart_peak_memory(device)
-        return cls(device, given.get("gpus") or 1.0, origin.source_state())
+        source = origin.source_state() | {"workers": distributed.world()}
+        return cls(device, given.get("gpus") or 1.0, source)
 
     def work(self, seconds: float) -> None:
         """Adds seconds of work on this attempt's device."""
         self.seconds += seconds
         if self._device.type == "cuda":
-            self.gpu_seconds += seconds * self._gpus
+            self.gpu_seconds += seconds * self._gpus * distributed.world()
         else:
-            self.core_seconds += seconds * torch.get_num_threads()
+            self.core_seconds += seconds * torch.get_num_threads() * distributed.world()
 
     def pack(self) -> bytes:
         """What the next attempt needs to know, as JSON."""

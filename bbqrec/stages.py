@@ -1,4 +1,7 @@
-"""One stage of one run against a store: return at once if published, resume, report every epoch, publish."""
+"""One stage of one run against a store: return at once if published, resume, report every epoch, publish.
+
+Of several workers on a recommender (`bbqrec.distributed`) each calls `run_recommender`; worker 0 reads and writes.
+"""
 
 import io
 import json
@@ -13,6 +16,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import save
 
+from bbqrec import distributed
 from bbqrec.baselines.letter import LetterQuantizerConfig
 from bbqrec.config import QuantizerConfig, TrainingConfig, to_json
 from bbqrec.data import require_targets
@@ -59,9 +63,10 @@ def run_quantizer(
 ) -> Iterator[EpochReport]:
     """Stage 1. Publishes codes, vectors, codebooks (npy), model.safetensors, config.json, metrics.jsonl, row.json.
 
-    Raises InputError if the run has a teacher and its item vectors are not in the store.
+    Raises InputError if the run has a teacher and its item vectors are not in the store. Takes one worker.
     """
     key = run.quantizer_key
+    distributed.require_one_worker("a quantizer")
     if run.quantizer is None or key is None:
         raise ValueError(f"{run.recommender.kind} has no quantizer")
     if store.has(QUANTIZER, key):
@@ -108,7 +113,7 @@ def run_recommender(
     config.json, metrics.jsonl and a row.json without scores, under the same key but a kind of its own.
     """
     key, kind = run.recommender_key, TRIAL if trial else RECOMMENDER
-    if store.has(kind, key):
+    if distributed.agreed(b"" if store.has(kind, key) else None) is not None:
         return
     _check_data(run, dataset)
     place = resolve_device(device)
@@ -119,6 +124,8 @@ def run_recommender(
     judged = time.perf_counter()
     ranks = {} if trial else {split: trainer.judge(split) for split in ("valid", "test")}
     log.work(time.perf_counter() - judged)
+    if distributed.rank() > 0:
+        return
     first = None if run.quantizer_key is None else store.read_json(QUANTIZER, run.quantizer_key, "row.json")
     row = recommender_row(run, first, trainer, ranks, log, place, provenance or {})
     files = {"config.json": to_bytes(run.described()), "row.json": to_bytes(row)}
@@ -197,10 +204,12 @@ def _epochs(
 
     Raises Diverged for a loss that is not finite: the config asks for steps too large.
     """
-    saved = store.load_progress(kind, key)
+    saved = store.load_progress(kind, key) if distributed.rank() == 0 else None
     if saved is not None:
-        trainer.unpack(saved.files["state.safetensors"])
         log.resume(saved.files["log.json"])
+    state = distributed.agreed(None if saved is None else saved.files["state.safetensors"])
+    if state is not None:
+        trainer.unpack(state)
     while not trainer.finished():
         begun = time.perf_counter()
         try:
@@ -212,8 +221,9 @@ def _epochs(
             raise Diverged(f"{stage} diverged with {found}: {error}", remedy) from error
         log.work(time.perf_counter() - begun)
         log.metrics.append({"epoch": trainer.epoch, **metrics})
-        files: Files = {"state.safetensors": trainer.pack(), "log.json": log.pack()}
-        store.save_progress(kind, key, attempt, trainer.epoch, files)
+        if distributed.rank() == 0:
+            files: Files = {"state.safetensors": trainer.pack(), "log.json": log.pack()}
+            store.save_progress(kind, key, attempt, trainer.epoch, files)
         yield EpochReport(stage=stage, epoch=trainer.epoch, epochs=config.epochs, metrics=metrics)
 
 

@@ -25,11 +25,18 @@ class Trainer(Protocol):
     def unpack(self, blob: bytes) -> None: ...
 
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Seeds torch's global numbers (dropout) for this epoch and returns a generator for everything drawn explicitly."""
-    mixed = int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    torch.manual_seed(mixed)
+def epoch_generator(seed: int, epoch: int, worker: int = 0) -> torch.Generator:
+    """Seeds torch's global numbers (dropout) for this epoch and returns a generator for everything drawn explicitly.
+
+    Of several workers each has its own global numbers, and all have the same explicit ones.
+    """
+    mixed = _mixed(seed, epoch)
+    torch.manual_seed(_mixed(seed, epoch, worker) if worker else mixed)
     return torch.Generator().manual_seed(mixed)
+
+
+def _mixed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def learning_rate(base: float, step: int, warmup: int, steps: int, decay: str) -> float:

@@ -56,11 +56,13 @@ class SweepCommand:
     cluster: str | None = None
     """Run on a Ray cluster: host:port of its head, or without a value RAY_ADDRESS or the head on this machine."""
     gpus_per_run: float | None = None
-    """GPUs of each run, also fractions such as 0.25. Default: 1 if there are any, else 0."""
+    """GPUs of each run, also fractions such as 0.25. Default: 1 per worker if there are any, else 0."""
     cpus_per_run: float | None = None
     """CPUs of each run. Default: so many that the runs of the cells fill the machines, at least 1."""
     max_concurrent: int | None = None
     """Runs side by side at most. Default: as many as fit."""
+    workers_per_run: int = 1
+    """Processes that train one recommender together; its CPUs and GPUs are shared out among them."""
     dashboard: bool = False
     """Start Ray's dashboard (http://127.0.0.1:8265) with the local Ray."""
     dry_run: bool = False
@@ -86,6 +88,7 @@ class SweepCommand:
             gpus_per_run=self.gpus_per_run,
             cpus_per_run=self.cpus_per_run,
             max_concurrent=self.max_concurrent,
+            workers_per_run=self.workers_per_run,
             dashboard=self.dashboard,
         )
 

@@ -21,8 +21,9 @@ from sweeps.ledger import Ledger
 from sweeps.progress import Progress
 from sweeps.study import Plan, Run
 from sweeps.trackers import Trackers
-from sweeps.trainable import train, trial_config
+from sweeps.trainable import trial_config
 from sweeps.tuning_ledger import TuningLedger
+from sweeps.workers import Groups, train_on_workers, trial_resources, workers_of
 
 RETRIES = 2
 """Times that a failed run is tried again before it counts as failed."""
@@ -37,15 +38,20 @@ class Resources:
     gpus_per_run: float | None = None
     cpus_per_run: float | None = None
     max_concurrent: int | None = None
+    workers_per_run: int = 1
     dashboard: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("gpus_per_run", 0), ("cpus_per_run", 0.01), ("max_concurrent", 1)):
+        for name, least in (("gpus_per_run", 0), ("cpus_per_run", 0.01), ("max_concurrent", 1), ("workers_per_run", 1)):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise InputError(f"--{name.replace('_', '-')} {value} is not finite", f"give at least {least}")
             if value is not None and value < least:
                 raise InputError(f"--{name.replace('_', '-')} {value} is too small", f"give at least {least}")
+        each = (self.gpus_per_run or 0) / self.workers_per_run
+        if each > 1 and each % 1:
+            what = f"--gpus-per-run {self.gpus_per_run:g} of {self.workers_per_run} workers is {each:g} GPUs for each"
+            raise InputError(what, "give each whole GPUs, or a part of one")
 
 
 def launch(
@@ -97,30 +103,36 @@ def _run(
     stages: str,
     stopper: tune.Stopper | None,
 ) -> None:
+    workers = resources.workers_per_run
     cpus, gpus, slots = allot(resources, nodes(), ledger.side_by_side)
     if slots < 1:
         what = f"a run of {cpus:g} CPUs and {gpus:g} GPUs fits on no node"
+        if workers > 1:
+            what = f"a run of {workers} workers of {cpus:g} CPUs and {gpus:g} GPUs each does not fit"
         if resources.cluster is None:
             raise InputError(what, "lower --cpus-per-run or --gpus-per-run")
         console.print(f"{what}: waiting for the cluster to grow")
     # A cluster may grow when it sees trials waiting; a single machine does not.
-    concurrency = resources.max_concurrent or (slots if resources.cluster is None else None)
+    concurrency = resources.max_concurrent or (slots if resources.cluster is None and workers == 1 else None)
+    places = max(slots, 1) * workers if workers > 1 else None
+    groups = Groups() if workers > 1 else None
     # Workers of a cluster have the packages without the checkout, and do not see their share of a GPU.
     provenance = {**source_state(), "cpus": cpus, "gpus": gpus}
 
     def describe(run: Run) -> dict[str, Any]:
         about = {"store": ledger.store.url, "stages": stages, "provenance": provenance}
-        return trial_config(run, threads=max(1, int(cpus)), **about)
+        each = {"workers": workers_of(run, workers), "threads": max(1, int(cpus)), "cpus": cpus, "gpus": gpus}
+        return trial_config(run, **about, **each, groups=groups.name if groups else "")
 
     tracked = [] if trackers is None else trackers.callbacks(ledger.name)
     logs = Path(tempfile.mkdtemp(prefix="bbqrec-sweep-"))
     with Progress(ledger, console, max(slots, 1)) as progress:
         tune.Tuner(
-            tune.with_resources(train, {"cpu": cpus, "gpu": gpus}),
+            tune.with_resources(train_on_workers, trial_resources),
             tune_config=tune.TuneConfig(
-                search_alg=Gate(ledger, describe, concurrency),
+                search_alg=Gate(ledger, describe, concurrency, places),
                 num_samples=ledger.limit,
-                reuse_actors=True,
+                reuse_actors=workers == 1,  # a trial that waits for a group cannot be stopped but by ending its process
                 trial_name_creator=lambda trial: trial.config["name"],
                 trial_dirname_creator=lambda trial: f"{trial.config['stage']}-{trial.config['key']}",
             ),
@@ -128,7 +140,7 @@ def _run(
                 name=ledger.name,
                 storage_path=str(logs),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[progress, *tracked],
+                callbacks=[progress, *([groups] if groups else []), *tracked],
                 stop=stopper,
                 log_to_file=True,
                 verbose=0,
@@ -147,15 +159,20 @@ def nodes() -> list[tuple[float, float]]:
 
 
 def allot(resources: Resources, machines: Sequence[tuple[float, float]], runs: int) -> tuple[float, float, int]:
-    """CPUs and GPUs of a run, and how many of the plan's `runs` fit side by side on machines of (CPUs, GPUs).
+    """CPUs and GPUs of a run's worker, and how many of the plan's `runs` fit side by side on machines of (CPUs, GPUs).
 
-    From the whole plan, not from what is missing: a study that goes on computes with as many threads as before.
+    From the whole plan, not from what is missing: a study that goes on computes with as many threads as before. The
+    workers of a run need not be on one machine.
     """
-    cpus, gpus = resources.cpus_per_run, resources.gpus_per_run
-    if cpus is None:
+    workers = resources.workers_per_run
+    if resources.cpus_per_run is None:
         total, smallest = sum(c for c, _ in machines), min((c for c, _ in machines), default=1)
-        cpus = max(1, min(total // max(runs, 1), smallest))
-    if gpus is None:
+        cpus = max(1, min(total // (max(runs, 1) * workers), smallest))
+    else:
+        cpus = resources.cpus_per_run / workers
+    if resources.gpus_per_run is None:
         gpus = 1.0 if any(g for _, g in machines) else 0.0
-    slots = sum(int(min(c / cpus, g / gpus if gpus else c / cpus) + 1e-9) for c, g in machines)
+    else:
+        gpus = resources.gpus_per_run / workers
+    slots = sum(int(min(c / cpus, g / gpus if gpus else c / cpus) + 1e-9) for c, g in machines) // workers
     return cpus, gpus, min(slots, resources.max_concurrent or slots)

@@ -6,6 +6,7 @@ The stage keeps its own checkpoints in the store, so a trial that is killed, or 
 import importlib
 import os
 import uuid
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,22 @@ HOPELESS = "hopeless"
 
 
 def trial_config(
-    run: Run, *, store: str, threads: int, stages: str = "bbqrec.stages", provenance: dict[str, Any] | None = None
+    run: Run,
+    *,
+    store: str,
+    threads: int,
+    stages: str = "bbqrec.stages",
+    provenance: dict[str, Any] | None = None,
+    workers: int = 1,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    groups: str = "",
 ) -> dict[str, Any]:
-    """The trial of a run as plain JSON values. `stages` is the module with run_quantizer and run_recommender."""
+    """The trial of a run as plain JSON values. `stages` is the module with run_quantizer and run_recommender.
+
+    `threads`, `cpus` and `gpus` are those of each of its `workers`, who tell `groups` what
+    they have reserved.
+    """
     return {
         "name": run.name,
         "stage": run.stage,
@@ -40,11 +54,22 @@ def trial_config(
         "threads": threads,
         "stages": stages,
         "provenance": provenance or {},
+        "workers": workers,
+        "cpus": cpus,
+        "gpus": gpus,
+        "groups": groups,
     }
 
 
 def train(config: dict[str, Any]) -> None:
-    """The Tune function: computes and publishes the run of `config`, reporting every epoch. See `trial_config`."""
+    """The Tune function of a run on one worker. See `trial_config`."""
+    device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    for report in reports(config, tune.get_context().get_trial_id(), device):
+        tune.report(report)
+
+
+def reports(config: dict[str, Any], trial: str, device: str) -> Iterator[dict[str, Any]]:
+    """Computes and publishes the run of `config`, with a report after every epoch."""
     torch.set_num_threads(config["threads"])
     keep_freed_memory()
     stages = importlib.import_module(config["stages"])
@@ -52,17 +77,16 @@ def train(config: dict[str, Any]) -> None:
     store = Store(config["store"])
     dataset = _dataset(config["folder"], run.fingerprint, store.url)
     # A worker that was cut off may still be writing: its successor writes under another attempt.
-    options: dict[str, Any] = {"attempt": f"{tune.get_context().get_trial_id()}-{uuid.uuid4().hex[:8]}"}
-    options["device"] = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    options: dict[str, Any] = {"attempt": f"{trial}-{uuid.uuid4().hex[:8]}", "device": device}
     options["provenance"] = config["provenance"]
     compute = stages.run_quantizer if config["stage"] == "quantizer" else stages.run_recommender
     options |= {"trial": True} if config["stage"] == "trial" else {}
     try:
         for report in compute(run, dataset, store, **options):
             seen = {name: value for name, value in report.metrics.items() if not name.startswith("test")}
-            tune.report({**seen, "stage": report.stage, "epoch": report.epoch, "epochs": report.epochs})
+            yield {**seen, "stage": report.stage, "epoch": report.epoch, "epochs": report.epochs}
     except Diverged as error:
-        tune.report({HOPELESS: str(error)})  # an exception would make Tune try again
+        yield {HOPELESS: str(error)}  # an exception would make Tune try again
 
 
 @lru_cache(maxsize=2)

@@ -14,7 +14,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 LAYERS = (
     "errors native similarity_triton",
-    "schema overrides files precision",
+    "schema overrides files precision distributed",
     "config store metrics provenance",
     "run run_registry profiles",
     "run_details pruning",

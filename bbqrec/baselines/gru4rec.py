@@ -24,6 +24,7 @@ class GRU4RecConfig(TrainingConfig):
 
     kind: ClassVar[str] = "recommender/gru4rec"
     version: ClassVar[int] = 1
+    joint_losses: ClassVar[tuple[str, ...]] = ("top1",)
     features: tuple[str, ...] = ()
     loss: Literal["full", "top1"] = "full"
     d_model: int = 128

@@ -42,6 +42,7 @@ class MISSRecConfig(TrainingConfig):
 
     kind: ClassVar[str] = "recommender/missrec"
     version: ClassVar[int] = 1
+    joint_losses: ClassVar[tuple[str, ...]] = ("in-batch",)
     features: tuple[str, ...] = ("text", "image")
     loss: Literal["full", "in-batch"] = "full"
     d_model: int = 128

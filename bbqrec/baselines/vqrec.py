@@ -37,6 +37,7 @@ class VQRecConfig(TrainingConfig):
 
     kind: ClassVar[str] = "recommender/vq-rec"
     version: ClassVar[int] = 1
+    joint_losses: ClassVar[tuple[str, ...]] = ("contrastive",)
     features: tuple[str, ...] = ("text",)
     loss: Literal["full", "contrastive"] = "full"
     """`full`: cross-entropy over all items, the paper's fine-tuning. `contrastive`: over the distinct targets of the

@@ -18,6 +18,12 @@ from sweeps.launch import Resources, allot
         ({"cpus_per_run": 3}, [(4, 0), (8, 0)], 9, (3, 0, 3)),
         ({"cpus_per_run": 0.5, "max_concurrent": 3}, [(2, 0)], 9, (0.5, 0, 3)),
         ({"cpus_per_run": 3}, [(2, 0)], 9, (3, 0, 0)),
+        ({"workers_per_run": 2}, [(2, 0)], 9, (1, 0, 1)),
+        ({"workers_per_run": 2}, [(16, 4)], 2, (4, 1, 2)),
+        ({"workers_per_run": 2}, [(1, 0), (1, 0)], 9, (1, 0, 1)),  # one on each node
+        ({"workers_per_run": 4, "gpus_per_run": 2, "cpus_per_run": 4}, [(16, 3)], 9, (1, 0.5, 1)),
+        ({"workers_per_run": 3, "cpus_per_run": 1.5, "max_concurrent": 1}, [(3, 0)], 9, (0.5, 0, 1)),
+        ({"workers_per_run": 3}, [(2, 0)], 9, (1, 0, 0)),
         ({}, [], 9, (1, 0, 0)),  # a head without CPUs whose workers are still to come
     ],
 )
@@ -26,11 +32,24 @@ def test_runs_get_whole_machines_shared_out(options, machines, runs, expected):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("gpus_per_run", -1), ("cpus_per_run", 0), ("max_concurrent", 0), ("max_concurrent", -3)]
+    ("option", "value"),
+    [("gpus_per_run", -1), ("cpus_per_run", 0), ("max_concurrent", 0), ("max_concurrent", -3), ("workers_per_run", 0)],
 )
 def test_impossible_resources_are_named(option, value):
     with pytest.raises(InputError, match=f"--{option.replace('_', '-')} {value} is too small"):
         Resources(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "refused"), [(1.5, 1, True), (3, 2, True), (0.75, 1, False), (4, 2, False), (0.5, 2, False)]
+)
+def test_more_than_one_gpu_is_a_whole_number_for_each_worker(gpus, workers, refused):
+    if refused:
+        with pytest.raises(InputError, match=f"--gpus-per-run {gpus} of {workers} workers is 1.5 GPUs for each"):
+            Resources(gpus_per_run=gpus, workers_per_run=workers)
+    else:
+        each = Resources(gpus_per_run=gpus, workers_per_run=workers)
+        assert allot(each, [(8, 4)], 9)[1] == gpus / workers
 
 
 def test_no_number_of_cpus():

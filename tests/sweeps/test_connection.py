@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,19 +103,19 @@ def test_a_cluster_of_two_nodes_gets_code_and_data_and_refuses_a_local_store(
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 64)
     monkeypatch.setenv("PYTHONPATH", str(HERE))  # the fake stages; bbqrec and sweeps come with the driver
-    monkeypatch.setenv("FAKE_STAGES", json.dumps({"seconds": 0.05}))
+    monkeypatch.setenv("FAKE_STAGES", json.dumps({"seconds": 0.7}))
     connection._reload_authentication()
     copy = tmp_path / "only-here"
     shutil.copytree(folder, copy)
-    plan = study(methods=("tiger",), datasets=(copy,)).plan(store)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False})
+    plan = study(methods=("tiger", "bbqrec"), datasets=(copy,)).plan(store)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
         resources, console = Resources(cluster=cluster.address), Console(file=io.StringIO())
         with pytest.raises(InputError, match="the cluster has 2 nodes"):
             launch(plan, store, resources, console=console, stages="fake_stages")
         assert not (Path(store.url) / "study").exists()
-        resources = Resources(cluster=cluster.address, shared_store=True, gpus_per_run=0.25)
+        resources = Resources(cluster=cluster.address, shared_store=True, cpus_per_run=1, gpus_per_run=0.5)
         ledger = launch(plan, store, resources, console=console, stages="fake_stages")
     finally:
         cluster.shutdown()
@@ -122,6 +123,8 @@ def test_a_cluster_of_two_nodes_gets_code_and_data_and_refuses_a_local_store(
         connection._reload_authentication()
     assert ledger.complete
     begun = [entry for entry in diary(store.url) if entry["event"] == "begin"]
-    assert len(begun) == 2 and all("runtime_resources" in entry["code"] for entry in begun)
+    assert len(begun) == 4 and all("runtime_resources" in entry["code"] for entry in begun)
     assert {entry["gpu"] for entry in begun} == {"0"}
+    ended = {entry["key"]: entry["time"] for entry in diary(store.url) if entry["event"] == "end"}
+    assert any(after["time"] < ended[before["key"]] for before, after in pairwise(begun))  # two had the GPU at a time
     assert store.has("dataset", next(iter(plan.folders)))

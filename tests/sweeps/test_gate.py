@@ -53,6 +53,25 @@ def test_recommenders_of_a_failed_quantizer_are_given_up(ledger):
     assert {cell["error"] for cell in ledger.cells()} == {"quantizer failed: ValueError: no"}
 
 
+def test_places_count_the_workers_of_live_runs(ledger):
+    """Two workers for a recommender, one for a quantizer, three places."""
+    workers = {"quantizer": 1, "recommender": 2}
+    gate = Gate(ledger, lambda run: {"key": run.key, "workers": workers[run.stage]}, places=3)
+    full, similar, unshared = ledger.plan.cells
+    assert {gate.suggest(trial)["key"] for trial in "ab"} == {full.quantizer_key, unshared.quantizer_key}
+    ledger.status[full.quantizer_key] = "done"
+    assert gate.suggest("c") is None  # b and a recommender would take three, but a is still there
+    gate.on_trial_complete("a")
+    assert gate.suggest("c")["key"] == full.run_key
+    assert gate.suggest("d") is None
+    ledger.status[unshared.quantizer_key] = "done"
+    gate.on_trial_complete("b")
+    assert gate.suggest("d") is None  # one place is free
+    ledger.status[full.run_key] = "done"
+    gate.on_trial_complete("c")
+    assert gate.suggest("d")["key"] == similar.run_key
+
+
 def test_concurrency_counts_live_trials(ledger):
     gate = gate_of(ledger, concurrency=1)
     first = gate.suggest("a")

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.ledger import Ledger
-from sweeps.trainable import HOPELESS
+from sweeps.trainable import HOPELESS, NOTE
 from sweeps.tuning_ledger import TuningLedger
 
 LINE_SECONDS = 10.0
@@ -64,6 +64,8 @@ class Progress(Callback):
         key, now = trial.config["key"], self.clock()
         if HOPELESS in result:
             return self._fail(trial, result[HOPELESS], hopeless=True)
+        if NOTE in result:
+            return self.console.print(f"{trial.config['name']}: {result[NOTE]}", highlight=False, markup=False)
         self.epochs[key] = (result["epoch"], result["epochs"])
         self.costs[trial.config["stage"]].append(now - self.last.get(key, now))
         self.last[key] = now

@@ -15,7 +15,7 @@ from rich.console import Console
 from bbqrec.errors import InputError
 from bbqrec.provenance import source_state
 from bbqrec.store import Store
-from sweeps import connection
+from sweeps import connection, out_of_memory
 from sweeps.gate import Gate
 from sweeps.ledger import Ledger
 from sweeps.progress import Progress
@@ -108,7 +108,7 @@ def _run(
         return trial_config(run, threads=max(1, int(cpus)), **about)
 
     logs = Path(tempfile.mkdtemp(prefix="bbqrec-sweep-"))
-    with Progress(ledger, console, max(slots, 1)) as progress:
+    with Progress(ledger, console, max(slots, 1)) as progress, out_of_memory.survived():
         tune.Tuner(
             tune.with_resources(train, {"cpu": cpus, "gpu": gpus}),
             tune_config=tune.TuneConfig(

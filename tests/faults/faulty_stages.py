@@ -1,8 +1,9 @@
 """The real stages, slowed down so that a fault can hit them at a chosen place, and with a diary of what they did.
 
 FAULTS in the environment of the workers holds JSON: "diary", the folder of the events; "seconds", the pause after every
-epoch; "publishing", the pause in the middle of every publication; "strike", what befalls a run once, before an epoch:
-{key: [epoch, "raise" | "nan" | "memory"]}. [0, "damage"] damages the quantizer before the recommender reads it.
+epoch; "publishing", the one in the middle of every publication; "ending", the one after a run; "strike", what befalls a
+run once, before an epoch: {key: [epoch, "raise" | "nan" | "memory"]}. [0, "damage"] damages the quantizer before the
+recommender reads it.
 """
 
 import json
@@ -59,11 +60,14 @@ def _watched(stage: str, key: str, compute: Callable, run, dataset, store, **opt
         yield report
         at_hand = key
     note(event="end", stage=stage)
+    time.sleep(settings().get("ending", 0.0))
 
 
 def _slow_down(store) -> None:
     """Every publication pauses once, with some of its files uploaded; the diary says which one counts in the end."""
-    upload, publish = store._files.upload, store.publish
+    if hasattr(store, "slow"):
+        return  # this trial computes what it needs again
+    store.slow, upload, publish = True, store._files.upload, store.publish
     begun: set[str] = set()
 
     def pausing(path: Path, name: str) -> None:

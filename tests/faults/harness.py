@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,7 +123,8 @@ class Bench:
         """The last printed line that contains `part`, with the store's and the data's place made general."""
         lines = [line for n in range(len(self.drivers)) for line in self.printed(n).splitlines() if part in line]
         assert lines, f"nobody was told {part!r}:\n{self.printed()}"
-        return lines[-1].strip().replace(self.url, "runs").replace(str(self.folder), "folder")
+        general = lines[-1].strip().replace(self.url, "runs").replace(str(self.folder), "folder")
+        return re.sub(r"http://[\w.:]+/bucket-\w+", "http://s3/bucket", general)
 
     def finish(self, seconds: float = 240, status: int = 0) -> None:
         """Waits for the last driver."""

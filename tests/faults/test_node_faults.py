@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -112,10 +114,7 @@ time.sleep(600)
 
 
 def test_a_full_object_store_of_ray(bench, cluster):
-    """Another program holds twice the memory that the nodes share: Ray moves it to disk, and studies put nothing there."""
-    import subprocess
-    import sys
-
+    """Another program holds twice the memory that the nodes share: Ray moves it to disk."""
     nodes = cluster(2, object_store_memory=80 * 2**20)
     filler = subprocess.Popen([sys.executable, "-c", FILL, nodes.address], stdout=subprocess.PIPE, env=dict(os.environ))
     try:

@@ -17,9 +17,17 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
         "|:------|---------:|----------:|:-----------------------|:--------|--------:|:-----------------|",
     ]
     for e in entries:
-        equal, seen = "bit for bit" if e["equal"] else "-", e["seen"].replace("|", r"\|")
-        cells = (e["fault"], e["injected"], f"{e['lost']} of {e['runs']}", equal, e["recovery"], e["seconds"], seen)
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        equal = "bit for bit" if e["equal"] else "-"
+        cells = (
+            e["fault"],
+            e["injected"],
+            f"{e['lost']} of {e['runs']}",
+            equal,
+            e["recovery"],
+            e["seconds"],
+            e["seen"],
+        )
+        lines.append("| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |")
     injected, lost = (sum(e[name] for e in entries) for name in ("injected", "lost"))
     return "\n".join(lines) + f"\n\nFaults injected: {injected}; runs lost: {lost}.\n"
 

@@ -1,9 +1,9 @@
 """The real stages, slowed down so that a fault can hit them at a chosen place, and with a diary of what they did.
 
-FAULTS in the environment of the workers holds JSON: "diary", the folder of the events; "seconds", the pause after every
-epoch; "publishing", the one in the middle of every publication; "ending", the one after a run; "strike", what befalls a
-run once, before an epoch: {key: [epoch, "raise" | "nan" | "memory"]}. [0, "damage"] damages the quantizer before the
-recommender reads it.
+FAULTS in the environment of the workers holds JSON. "diary": the folder of the events. Seconds of pauses: "seconds",
+after every epoch; "saving", before every checkpoint; "publishing", in the middle of every publication; "ending", after a
+run. "strike": what befalls a run once, before an epoch, as {key: [epoch, "raise" | "nan" | "memory"]}; [0, "damage"]
+damages the quantizer before the recommender reads it.
 """
 
 import json
@@ -64,10 +64,13 @@ def _watched(stage: str, key: str, compute: Callable, run, dataset, store, **opt
 
 
 def _slow_down(store) -> None:
-    """Every publication pauses once, with some of its files uploaded; the diary says which one counts in the end."""
+    """Pauses before a checkpoint is saved, and in every publication once, with some of its files uploaded.
+
+    The diary says which publication counts in the end.
+    """
     if hasattr(store, "slow"):
         return  # this trial computes what it needs again
-    store.slow, upload, publish = True, store._files.upload, store.publish
+    store.slow, upload, publish, save = True, store._files.upload, store.publish, store.save_progress
     begun: set[str] = set()
 
     def pausing(path: Path, name: str) -> None:
@@ -83,7 +86,12 @@ def _slow_down(store) -> None:
         manifest = store._manifest(kind, key)
         note(event="published", won=manifest is not None and manifest["attempt"] == attempt)
 
-    store._files.upload, store.publish = pausing, publishing
+    def saving(kind: str, key: str, attempt: str, epoch: int, blob: dict[str, bytes]) -> None:
+        note(event="saving", epoch=epoch)
+        time.sleep(settings().get("saving", 0.0))
+        save(kind, key, attempt, epoch, blob)
+
+    store._files.upload, store.publish, store.save_progress = pausing, publishing, saving
 
 
 def damage(store, kind: str, key: str, file: str) -> None:

@@ -1,8 +1,8 @@
 """The real stages, slowed down so that a fault can hit them at a chosen place, and with a diary of what they did.
 
 FAULTS in the environment of the workers holds JSON. "diary": the folder of the events. Seconds of pauses: "seconds",
-after every epoch; "saving", before every checkpoint; "publishing", in the middle of every publication; "ending", after a
-run. "strike": what befalls a run once, before an epoch, as {key: [epoch, "raise" | "nan" | "memory"]}; [0, "damage"]
+after every epoch; "saving", before every checkpoint; "publishing", in the middle of every publication; "ending", after
+a run. "strike": what befalls a run once, before an epoch, as {key: [epoch, "raise" | "nan" | "memory"]}; [0, "damage"]
 damages the quantizer before the recommender reads it.
 """
 

@@ -26,12 +26,11 @@ class FaultStudy:
     set: tuple[str, ...] = ()
     stages: str = "bbqrec.stages"
     cluster: str | None = None
-    seeds: int = 1
 
     name: ClassVar[str] = "faults"
 
     def study(self) -> Study:
-        about = {"methods": self.methods, "datasets": (self.dataset,), "seeds": self.seeds}
+        about = {"methods": self.methods, "datasets": (self.dataset,)}
         return Study(name=self.name, profile="tiny", overrides=overrides(self.set), **about)
 
     def run(self, console: Console, command: str) -> int:

@@ -1,6 +1,7 @@
 # make ablations   set up an environment and run the ablation study on the embedded data set
 # make baselines   the same for the comparison with the baselines
 # make test        set up an environment and run the tests
+# make faults      break real processes, disks and servers under a study (20 minutes; docs/faults.md)
 #
 # PYTHON=python3.12        the interpreter to make the environment with
 # VENV=.venv               where the environment goes
@@ -17,7 +18,7 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download
 
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: ablations baselines test check setup dev
+.PHONY: ablations baselines test faults check setup dev
 
 ablations: setup
 	$(VENV)/bin/python sweeps/ablations.py --store $(STORE) --out $(OUT) $(ARGS)
@@ -27,6 +28,10 @@ baselines: setup
 
 test: dev
 	$(VENV)/bin/python -m pytest
+
+# Writes out/faults.json and out/faults.md. `python tests/faults/fault_report.py out/faults.json` puts them into docs/.
+faults: dev
+	BBQREC_FAULTS_OUT=$(OUT) $(VENV)/bin/python -m pytest tests/faults -m fault --timeout 900
 
 check: dev
 	$(VENV)/bin/ruff check .

@@ -1,16 +1,16 @@
 """Files under one URL on any file system that fsspec reaches; every failure is one InputError."""
 
-import contextlib
 import errno
 import hashlib
+import logging
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -29,10 +29,25 @@ class Entry:
     modified: float
 
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE = 90.0
+"""Seconds for which a remote store that is out of reach is tried again, beyond what its client tries by itself."""
+LOCAL_PATIENCE = 3.0
+"""Seconds for which two processes may get in each other's way in a local store."""
+LONGEST_PAUSE = 8.0
+"""Seconds between two tries, at most."""
+PASSING = {"ConnectionError", "HTTPClientError", "ClientConnectionError", "ClientPayloadError", "TimeoutError"}
+"""Types of errors after which a remote store may answer again. By name: who raises them need not be installed."""
+
+
 class Files:
     """Files by name under `url`. If they are to be written, it is created and tried: InputError if that fails.
 
-    `url` is absolute afterwards: a relative path depends on the working directory, which workers change.
+    `url` is absolute afterwards: a relative path depends on the working directory, which workers change. What fails
+    because a remote store cannot be reached or is overloaded is tried again for PATIENCE seconds; what another process
+    got in the way of, for LOCAL_PATIENCE.
     """
 
     def __init__(self, url: str | Path, writable: bool = True) -> None:
@@ -54,48 +69,56 @@ class Files:
         if writable:
             probe = f".writable-{uuid.uuid4().hex}"
             self.write(probe, b"")
-            with self._reported():
-                self._system.rm_file(self._path(probe))
+            self.remove(probe)
 
     def write(self, name: str, data: bytes) -> None:
         """Atomically: whoever reads sees the old bytes or the new ones."""
-        with self._reported():
-            if self.is_local:
-                replace_file(Path(self._path(name)), data)
-            else:
-                self._system.pipe_file(self._path(name), data)
+        path = self._path(name)
+        if self.is_local:
+            self._tried(lambda: replace_file(Path(path), data))
+        else:
+            self._tried(lambda: self._system.pipe_file(path, data))
 
     def upload(self, source: Path, name: str) -> None:
         """Copies a file of this machine; not atomic."""
-        with self._reported():
+        path = self._path(name)
+
+        def copy() -> None:
             if self.is_local:  # object stores have no folders, and s3fs would create a misspelt bucket
-                Path(self._path(name)).parent.mkdir(parents=True, exist_ok=True)
-            self._system.put_file(str(source), self._path(name))
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._system.put_file(str(source), path)
+
+        self._tried(copy)
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file, None if there is none of this name."""
-        with self._reported():
+
+        def read() -> bytes | None:
             try:
                 return self._system.cat_file(self._path(name))
             except FileNotFoundError:
                 return None
+
+        return self._tried(read)
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
         """The bytes of many files, at once where that is faster; those that are not there are left out."""
         if self.is_local:
             found = {name: self.read(name) for name in names}
             return {name: data for name, data in found.items() if data is not None}
-        with self._reported():
-            paths = {self._path(name): name for name in names}
+        paths = {self._path(name): name for name in names}
+
+        def read() -> dict[str, bytes]:
             got = self._system.cat(list(paths), on_error="return") if paths else {}
             for data in got.values():
                 if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
                     raise data
-        return {paths[path]: data for path, data in got.items() if isinstance(data, bytes)}
+            return {paths[path]: data for path, data in got.items() if isinstance(data, bytes)}
+
+        return self._tried(read)
 
     def exists(self, name: str) -> bool:
-        with self._reported():
-            return bool(self._system.exists(self._path(name)))
+        return self._tried(lambda: bool(self._system.exists(self._path(name))))
 
     def folders(self, name: str) -> list[str]:
         """Names of the folders directly under a folder, sorted."""
@@ -110,7 +133,8 @@ class Files:
 
         `depth` 1 leaves out those in folders of it. {} if there is no such folder.
         """
-        with self._reported():
+
+        def tree() -> dict[str, Entry]:
             try:
                 found = self._system.find(self._path(name), maxdepth=depth, detail=True)
                 infos = {path: info or self._system.info(path) for path, info in found.items()}
@@ -119,18 +143,30 @@ class Files:
             start = len(self._root) + 1
             return {path[start:]: Entry(info.get("size") or 0, _modified(info)) for path, info in infos.items()}
 
+        return self._tried(tree)
+
     def _entries(self, name: str, kind: str) -> list[str]:
-        with self._reported():
+        def entries() -> list[str]:
             try:
-                entries = self._system.ls(self._path(name), detail=True)
+                found = self._system.ls(self._path(name), detail=True)
             except FileNotFoundError:
                 return []
-            return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == kind)
+            return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in found if e["type"] == kind)
+
+        return self._tried(entries)
 
     def remove(self, name: str) -> None:
         """Removes a file or a folder with all it holds, if it is there."""
-        with self._reported(), contextlib.suppress(FileNotFoundError):
-            self._system.rm(self._path(name), recursive=True)
+        path = self._path(name)
+
+        def remove() -> None:
+            try:
+                self._system.rm(path, recursive=True)
+            except FileNotFoundError:
+                if self.is_local and os.path.lexists(path):
+                    raise  # another process removes it, too, and was quicker with one of the files
+
+        self._tried(remove)
 
     def local_path(self, name: str) -> Path:
         """Where a file of a local store lies."""
@@ -140,15 +176,42 @@ class Files:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    @contextlib.contextmanager
-    def _reported(self) -> Iterator[None]:
-        """Clients of remote stores raise types of their own: whatever a file system raises is bad news from outside."""
-        try:
-            yield
-        except Exception as error:
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "free some space or choose another place" if full else "check that it exists and can be written"
-            raise InputError(f"store {self._given}: {one_line(error)}", remedy) from error
+    def _tried(self, operation: Callable[[], T]) -> T:
+        """The operation's result. It must be one that can be done twice.
+
+        Clients of remote stores raise types of their own: whatever a file system raises is bad news from outside.
+        """
+        deadline = time.monotonic() + (LOCAL_PATIENCE if self.is_local else PATIENCE)
+        pause = 0.05 if self.is_local else 1.0
+        while True:
+            try:
+                return operation()
+            except Exception as error:
+                passing = _in_the_way(error) if self.is_local else _out_of_reach(error)
+                if not passing or time.monotonic() + pause > deadline:
+                    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                    remedy = (
+                        "free some space or choose another place" if full else "check that it exists and can be written"
+                    )
+                    raise InputError(f"store {self._given}: {one_line(error)}", remedy) from error
+                if not self.is_local:
+                    log.warning("store %s: %s: trying again in %.0f s", self._given, one_line(error), pause)
+                time.sleep(pause)
+                pause = pause if self.is_local else min(2 * pause, LONGEST_PAUSE)
+
+
+def _in_the_way(error: Exception) -> bool:
+    """Another process removed the folder that this one writes to, or wrote to the one that this one removes."""
+    return isinstance(error, FileNotFoundError) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.ESTALE)
+    )
+
+
+def _out_of_reach(error: Exception) -> bool:
+    """No connection, a connection cut, or a server that is overloaded (to s3fs, 503 is EBUSY and 500 EREMOTEIO)."""
+    return any(kind.__name__ in PASSING for kind in type(error).__mro__) or (
+        isinstance(error, OSError) and error.errno in (errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
+    )
 
 
 def replace_file(path: Path, data: bytes) -> None:

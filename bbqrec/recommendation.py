@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from safetensors.torch import load
 
+from bbqrec.artefacts import RECOMMENDER, load_codes
 from bbqrec.errors import InputError
 from bbqrec.methods import run_from_json
 from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset
-from bbqrec.stages import RECOMMENDER, load_codes
 from bbqrec.store import Store
 from bbqrec.tasks import GenerativeTask, ItemRankingTask, build_task
 

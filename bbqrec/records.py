@@ -34,8 +34,8 @@ QUANTIZER_COSTS = (
 
 
 class RunLog:
-    """What a run accumulates over its attempts: metrics of every epoch, costs, when it began, which code ran, and on how
-    many workers.
+    """What a run accumulates over its attempts: metrics of every epoch, costs, when it began, which code ran on
+    how many workers.
 
     `seconds` are those of work (epochs and judging), `wall_seconds` go from an attempt's begin to its last checkpoint,
     of the last attempt to its row: reading inputs, compiling and checkpoints included. What an attempt did after its

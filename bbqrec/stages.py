@@ -3,20 +3,16 @@
 Of several workers on a recommender (`bbqrec.distributed`) each calls `run_recommender`; worker 0 reads and writes.
 """
 
-import io
-import json
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors.torch import save
 
 from bbqrec import distributed
+from bbqrec.artefacts import QUANTIZER, RECOMMENDER, TRIAL, load_codes, load_item_vectors, npy, publish
 from bbqrec.baselines.letter import LetterQuantizerConfig
 from bbqrec.config import QuantizerConfig, TrainingConfig, to_json
 from bbqrec.data import require_targets
@@ -26,11 +22,10 @@ from bbqrec.quantizer_training import QuantizerTrainer
 from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.records import RunLog, quantizer_row, recommender_row, to_bytes
 from bbqrec.run import RunConfig
-from bbqrec.schema import Codes, Dataset, EpochReport
+from bbqrec.schema import Dataset, EpochReport
 from bbqrec.store import Store
 from bbqrec.training import Trainer
 
-QUANTIZER, RECOMMENDER, TRIAL = "quantizer", "recommender", "trial"
 Files = dict[str, bytes]
 
 
@@ -79,16 +74,16 @@ def run_quantizer(
     yield from _epochs(QUANTIZER, QUANTIZER, key, trainer.config, trainer, store, attempt, log)
     codes = trainer.model.codes(dataset.num_items)
     row = quantizer_row(run, teacher, trainer, codes, log, place, provenance or {})
-    _publish(
+    publish(
         store,
         QUANTIZER,
         key,
         attempt,
         log,
         {
-            "codes.npy": _npy(codes.codes.astype(np.int32)),
-            "vectors.npy": _npy(codes.vectors),
-            "codebooks.npy": _npy(codes.codebooks),
+            "codes.npy": npy(codes.codes.astype(np.int32)),
+            "vectors.npy": npy(codes.vectors),
+            "codebooks.npy": npy(codes.codebooks),
             "model.safetensors": save({k: v.cpu().contiguous() for k, v in trainer.model.state_dict().items()}),
             "config.json": to_bytes(to_json(run.quantizer) | {"components": list(codes.components)}),
             "row.json": to_bytes(row),
@@ -129,43 +124,17 @@ def run_recommender(
     first = None if run.quantizer_key is None else store.read_json(QUANTIZER, run.quantizer_key, "row.json")
     row = recommender_row(run, first, trainer, ranks, log, place, provenance or {})
     files = {"config.json": to_bytes(run.described()), "row.json": to_bytes(row)}
-    _publish(store, kind, key, attempt, log, files | ({} if trial else _judged(trainer, ranks)))
+    publish(store, kind, key, attempt, log, files | ({} if trial else _judged(trainer, ranks)))
 
 
 def _judged(trainer: RecommenderTrainer, ranks: Mapping[str, np.ndarray]) -> Files:
     """The ranks, and the selected checkpoint that they are of."""
     vectors = trainer.task.item_vectors()
     return {
-        **{f"ranks_{split}.npy": _npy(found) for split, found in ranks.items()},
-        **({} if vectors is None else {"item_vectors.npy": _npy(vectors)}),
+        **{f"ranks_{split}.npy": npy(found) for split, found in ranks.items()},
+        **({} if vectors is None else {"item_vectors.npy": npy(vectors)}),
         "model.safetensors": save({k: v.cpu().contiguous() for k, v in trainer.best.items()}),
     }
-
-
-def load_codes(run: RunConfig, store: Store) -> Codes:
-    """The published quantizer of a run. Raises InputError if it is missing, damaged or made by another config."""
-    assert run.quantizer is not None and run.quantizer_key is not None
-    remedy = "run `bbqrec train` or the study again: it computes what is missing"
-    folder = store.get(QUANTIZER, run.quantizer_key)
-    if folder is None:
-        raise InputError(f"quantizer {run.quantizer_key} is not in store {store.url}", remedy)
-    made_by = json.loads((folder / "config.json").read_text())
-    if made_by != {"components": made_by.get("components")} | to_json(run.quantizer):
-        raise InputError(
-            f"quantizer {run.quantizer_key} was made by another config", "remove it from the store and rerun"
-        )
-    return Codes(
-        components=tuple(made_by["components"]),
-        codes=np.load(folder / "codes.npy", allow_pickle=False).astype(np.int64),
-        vectors=np.load(folder / "vectors.npy", allow_pickle=False),
-        codebooks=np.load(folder / "codebooks.npy", allow_pickle=False),
-    )
-
-
-def load_item_vectors(teacher: RunConfig, store: Store) -> Float[np.ndarray, "I E"]:
-    """The item vectors of a published run. Raises InputError if they are missing or damaged."""
-    vectors = store.read_bytes(RECOMMENDER, teacher.recommender_key, "item_vectors.npy")
-    return np.load(io.BytesIO(vectors), allow_pickle=False)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -227,14 +196,6 @@ def _epochs(
         yield EpochReport(stage=stage, epoch=trainer.epoch, epochs=config.epochs, metrics=metrics)
 
 
-def _publish(store: Store, stage: str, key: str, attempt: str, log: RunLog, files: Files) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, data in (files | {"metrics.jsonl": log.jsonl()}).items():
-            Path(folder, name).write_bytes(data)
-        store.publish(stage, key, folder, attempt)
-    store.clear_progress(stage, key)
-
-
 def _check_data(run: RunConfig, dataset: Dataset) -> None:
     """Raises InputError for another data set than the run's, and for one that leaves nothing to train on."""
     if run.fingerprint != dataset.fingerprint:
@@ -243,9 +204,3 @@ def _check_data(run: RunConfig, dataset: Dataset) -> None:
             "give the folder that the run was planned with",
         )
     require_targets(dataset)
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()

@@ -28,6 +28,7 @@ from rich.console import Console
 
 from analysis.inference import FILE, METHODS, Measured, Measurement
 from analysis.report import write_inference
+from bbqrec.artefacts import load_codes
 from bbqrec.config import QuantizerConfig, RecommenderConfig
 from bbqrec.data import batches, load_dataset, require_targets
 from bbqrec.decoding import item_lists
@@ -42,7 +43,7 @@ from bbqrec.quantizer_training import QuantizerTrainer
 from bbqrec.recommendation import load_task
 from bbqrec.run import RunConfig
 from bbqrec.schema import Codes, Dataset
-from bbqrec.stages import load_codes, resolve_device
+from bbqrec.stages import resolve_device
 from bbqrec.store import Store
 from bbqrec.tasks import GenerativeTask, build_task
 from bbqrec.training import epoch_generator

@@ -15,7 +15,7 @@ from rich.console import Console
 from bbqrec.errors import InputError
 from bbqrec.provenance import source_state
 from bbqrec.store import Store
-from sweeps import connection
+from sweeps import connection, out_of_memory
 from sweeps.gate import Gate
 from sweeps.ledger import Ledger
 from sweeps.progress import Progress
@@ -126,7 +126,7 @@ def _run(
 
     tracked = [] if trackers is None else trackers.callbacks(ledger.name)
     logs = Path(tempfile.mkdtemp(prefix="bbqrec-sweep-"))
-    with Progress(ledger, console, max(slots, 1)) as progress:
+    with Progress(ledger, console, max(slots, 1)) as progress, out_of_memory.survived():
         tune.Tuner(
             tune.with_resources(train_on_workers, trial_resources),
             tune_config=tune.TuneConfig(

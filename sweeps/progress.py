@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.ledger import Ledger
+from sweeps.out_of_memory import LOW_ON_MEMORY
 from sweeps.study import Run
-from sweeps.trainable import HOPELESS
+from sweeps.trainable import HOPELESS, NOTE
 from sweeps.tuning_ledger import TuningLedger
 
 LINE_SECONDS = 10.0
@@ -65,6 +66,8 @@ class Progress(Callback):
         key, now = trial.config["key"], self.clock()
         if HOPELESS in result:
             return self._fail(trial, result[HOPELESS], hopeless=True)
+        if NOTE in result:
+            return self.console.print(f"{trial.config['name']}: {result[NOTE]}", highlight=False, markup=False)
         self.epochs[key] = (result["epoch"], result["epochs"])
         for alike in (_alike(self.ledger.runs[key]), (trial.config["stage"],)):
             self.costs[alike].append(now - self.last.get(key, now))
@@ -160,6 +163,8 @@ def reason(trial: Any) -> str:
     """Why a trial failed last: the last line of its error, or what became of its process."""
     text = Path(trial.error_file).read_text() if trial.error_file else ""
     failure = [line.strip() for line in text.rpartition("Failure # ")[2].splitlines() if line.strip()]
+    if any(LOW_ON_MEMORY in line for line in failure):
+        return "its process was ended, as its machine ran low on memory"
     if any("actor died" in line.lower() for line in failure):
         return "its process died (killed, out of memory, or the node was lost)"
     return failure[-1] if failure else "no error was reported"

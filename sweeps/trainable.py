@@ -9,22 +9,27 @@ import uuid
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ray
 import torch
 from ray import tune
 
+from bbqrec import distributed
 from bbqrec.data import load_dataset
 from bbqrec.errors import Diverged, InputError
 from bbqrec.methods import run_from_json
 from bbqrec.native import keep_freed_memory
-from bbqrec.schema import Dataset
+from bbqrec.run import RunConfig
+from bbqrec.schema import Dataset, EpochReport
 from bbqrec.store import Store
 from sweeps.study import Run
 
 HOPELESS = "hopeless"
 """A trial's last report if it failed in a way that another attempt would repeat: the error."""
+NOTE = "note"
+"""A report of no epoch, but of something that is to be said."""
 
 
 def trial_config(
@@ -79,14 +84,45 @@ def reports(config: dict[str, Any], trial: str, device: str) -> Iterator[dict[st
     # A worker that was cut off may still be writing: its successor writes under another attempt.
     options: dict[str, Any] = {"attempt": f"{trial}-{uuid.uuid4().hex[:8]}", "device": device}
     options["provenance"] = config["provenance"]
-    compute = stages.run_quantizer if config["stage"] == "quantizer" else stages.run_recommender
-    options |= {"trial": True} if config["stage"] == "trial" else {}
     try:
-        for report in compute(run, dataset, store, **options):
+        for report in _reports(stages, config["stage"], run, dataset, store, options):
+            if isinstance(report, str):
+                yield {NOTE: report}
+                continue
             seen = {name: value for name, value in report.metrics.items() if not name.startswith("test")}
             yield {**seen, "stage": report.stage, "epoch": report.epoch, "epochs": report.epochs}
     except Diverged as error:
         yield {HOPELESS: str(error)}  # an exception would make Tune try again
+
+
+def _reports(
+    stages: ModuleType, stage: str, run: RunConfig, dataset: Dataset, store: Store, options: dict[str, Any]
+) -> Iterator[EpochReport | str]:
+    """The epochs of a stage; before them a note and those of the stage that it reads, if that one is damaged.
+
+    The trial that made it is over, so this one makes it again. Others that need it do the same; the first one wins.
+    """
+    compute = stages.run_quantizer if stage == "quantizer" else stages.run_recommender
+    own = options | ({"trial": True} if stage == "trial" else {})
+    try:
+        yield from compute(run, dataset, store, **own)
+    except InputError as error:
+        lost = None if isinstance(error, Diverged) else _lost(stage, run, store)
+        if lost is None or distributed.world() > 1:  # a quantizer takes one worker: the next command makes it again
+            raise
+        yield f"{lost[0]} of this run damaged or removed ({error.what}): computing it again"
+        yield from _reports(stages, *lost, dataset, store, options)
+        yield from compute(run, dataset, store, **own)
+
+
+def _lost(stage: str, run: RunConfig, store: Store) -> tuple[str, RunConfig] | None:
+    """The stage that this one reads and the run that it is of, if the store does not hold it any more."""
+    if stage != "quantizer":
+        lost = run.quantizer_key is not None and not store.has("quantizer", run.quantizer_key)
+        return ("quantizer", run) if lost else None
+    if run.teacher is None or store.has("recommender", run.teacher.recommender_key):
+        return None
+    return "recommender", run.teacher
 
 
 @lru_cache(maxsize=2)

@@ -32,6 +32,7 @@ LAYERS = (
     "quantizer_training letter_training recommender_training",
     "methods",
     "records",
+    "artefacts",
     "stages",
     "recommendation",
     "cli_prepare cli_runs",

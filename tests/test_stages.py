@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from bbqrec.artefacts import load_codes, load_item_vectors
 from bbqrec.config import QuantizerConfig
 from bbqrec.errors import InputError
 from bbqrec.examples import evaluation_examples
@@ -19,7 +20,7 @@ from bbqrec.metrics import scores
 from bbqrec.quantizer_training import QuantizerTrainer
 from bbqrec.recommendation import recommend
 from bbqrec.semantic_ids import collisions
-from bbqrec.stages import load_codes, load_item_vectors, resolve_device, run_all, run_quantizer, run_recommender
+from bbqrec.stages import resolve_device, run_all, run_quantizer, run_recommender
 from bbqrec.store import Store
 
 SMALL = {

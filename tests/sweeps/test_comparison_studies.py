@@ -8,11 +8,12 @@ from analysis.baselines import TABLE_2
 from analysis.collisions import LEVELS, table5
 from analysis.report import write_report
 from analysis.rows import load_rows
+from bbqrec.artefacts import load_codes
 from bbqrec.data import load_dataset
 from bbqrec.errors import InputError
 from bbqrec.methods import METHODS
 from bbqrec.semantic_ids import collisions
-from bbqrec.stages import load_codes, run_all, run_quantizer
+from bbqrec.stages import run_all, run_quantizer
 from sweeps import baselines
 from sweeps import collisions as study_of_collisions
 from sweeps.baselines import Baselines

@@ -9,8 +9,10 @@ from small_data import SMALL
 
 from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
 from sweeps.ledger import Best, Ledger
+from sweeps.out_of_memory import LOW_ON_MEMORY
 from sweeps.progress import Progress, duration, reason
 from sweeps.study import Study
+from sweeps.trainable import NOTE
 
 
 class Clock:
@@ -117,3 +119,20 @@ def test_the_reason_is_the_last_line_of_the_last_failure(tmp_path):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_what_a_trial_has_to_say_is_said_and_is_no_epoch(watched):
+    recommender = watched.ledger.plan.missing[1]
+    watched.on_trial_result(1, [], trial_of(recommender), {NOTE: "its quantizer was damaged"})
+    assert watched.console.file.getvalue() == f"{recommender.name}: its quantizer was damaged\n"
+    assert watched.epochs == {} and watched.ledger.errors == {}
+
+
+def test_a_worker_that_was_ended_for_memory_is_told_from_one_that_was_killed(tmp_path):
+    path = tmp_path / "error.txt"
+    for error, said in (
+        (LOW_ON_MEMORY, "its process was ended, as its machine ran low on memory"),
+        ("The actor died unexpectedly", "its process died (killed, out of memory, or the node was lost)"),
+    ):
+        path.write_text(f"Failure # 1 (occurred at noon)\n{error}\n")
+        assert reason(SimpleNamespace(error_file=str(path))) == said

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from bbqrec.data import load_dataset
-from bbqrec.errors import InputError
+from bbqrec.errors import Diverged, InputError
 from bbqrec.methods import run_from_json
 from sweeps import trainable
-from sweeps.trainable import _dataset, trial_config
+from sweeps.trainable import NOTE, _dataset, _reports, trial_config
 
 
 def test_a_trial_is_plain_json_and_gives_the_run_back(study, store):
@@ -61,3 +61,61 @@ def test_a_trial_reports_every_epoch_but_nothing_of_the_test_split(study, store,
     assert threads == [3, 3]
     attempts = [path.name for kind in ("quantizer", "recommender") for path in Path(store.url, kind).glob("*/trial7-*")]
     assert len(set(attempts)) == 2
+
+
+class Stages:
+    """Stages that read what they need, as the real ones do, and note what they compute."""
+
+    def __init__(self, folder: Path, error: InputError | None = None) -> None:
+        self.folder, self.error, self.computed = folder, error, []
+
+    def run_quantizer(self, run, dataset, store, *, attempt):
+        if run.teacher is not None:
+            store.read_bytes("recommender", run.teacher.recommender_key, "row.json")
+        yield from self._made("quantizer", run.quantizer_key, store, attempt)
+
+    def run_recommender(self, run, dataset, store, *, attempt, trial=False):
+        if run.quantizer_key is not None and store.get("quantizer", run.quantizer_key) is None:
+            raise InputError(f"quantizer {run.quantizer_key} is not in store", "run it")
+        if self.error is not None:
+            raise self.error
+        yield from self._made("trial" if trial else "recommender", run.recommender_key, store, attempt)
+
+    def _made(self, kind, key, store, attempt):
+        self.computed.append((kind, key))
+        yield kind
+        (self.folder / "row.json").write_text(kind)
+        store.publish(kind, key, self.folder, attempt)
+
+
+@pytest.mark.parametrize("stage", ["recommender", "trial"])
+def test_what_a_run_reads_is_computed_again_if_it_is_damaged(study, store, tmp_path, monkeypatch, stage):
+    """A taught run, so that there is something behind what it reads: of that, only what is damaged, too."""
+    said = []
+    monkeypatch.setattr(trainable.tune, "report", said.append)
+    run = study(methods=("letter",)).plan(store).missing[-1].config
+    quantizer, teacher = ("quantizer", run.quantizer_key), ("recommender", run.teacher.recommender_key)
+    files = tmp_path / "files"
+    files.mkdir()
+    for damaged in ([quantizer], [quantizer, teacher], []):
+        store = type(store)(tmp_path / f"store{len(damaged)}")
+        stages = Stages(files)
+        for kind, of in (("recommender", run.teacher), ("quantizer", run)):
+            list(_reports(stages, kind, of, None, store, {"attempt": "first"}))
+        for key in damaged:
+            Path(store.url, *key, "first", "row.json").write_text("x")
+        stages.computed.clear(), said.clear()
+        list(_reports(stages, stage, run, None, store, {"attempt": "second"}))
+        assert stages.computed == [*reversed(damaged), (stage, run.recommender_key)]
+        assert [NOTE in report for report in said] == [True] * len(damaged)
+        assert all(store.get(*key) is not None for key in (quantizer, teacher))
+
+
+@pytest.mark.parametrize("error", [Diverged("loss is nan", "lower it"), InputError("no device", "use another")])
+def test_other_errors_compute_nothing_again(study, store, tmp_path, error):
+    run = study(methods=("bbqrec",)).plan(store).missing[-1].config
+    stages = Stages(tmp_path, error)
+    list(_reports(stages, "quantizer", run, None, store, {"attempt": "a"}))
+    with pytest.raises(InputError, match=error.what):
+        list(_reports(stages, "recommender", run, None, store, {"attempt": "a"}))
+    assert stages.computed == [("quantizer", run.quantizer_key)]

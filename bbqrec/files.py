@@ -203,7 +203,7 @@ class Files:
 def _in_the_way(error: Exception) -> bool:
     """Another process removed the folder that this one writes to, or wrote to the one that this one removes."""
     return isinstance(error, FileNotFoundError) or (
-        isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.ESTALE)
+        isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EISDIR, errno.ESTALE)
     )
 
 

@@ -46,8 +46,8 @@ def agreed(data: bytes | None) -> bytes | None:
         return data
     size = torch.tensor([-1 if data is None else len(data)])
     group.broadcast(size, 0)
-    if int(size) < 0:
-        return None
+    if int(size) <= 0:
+        return None if int(size) < 0 else b""
     blob = torch.empty(int(size), dtype=torch.uint8)
     if rank() == 0 and data is not None:
         blob.numpy()[:] = np.frombuffer(data, dtype=np.uint8)

@@ -57,8 +57,8 @@ TABLES = {spec.name: spec for spec in (TABLE_3, TABLE_4)}
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One number, or the word that stands for it, with the marks of its footnotes. `form` is the number's format, `runs`
-    the keys of the runs behind it, for formats that can show them."""
+    """One number, or the word that stands for it, with the marks of its footnotes. `form` is the number's format;
+    `runs` are the keys of the runs behind it, for formats that can show them."""
 
     mean: float | None
     sd: float | None = None

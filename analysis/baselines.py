@@ -59,11 +59,13 @@ def _means(comparison: Comparison, dataset: str, metric: str) -> dict[str, float
 def table2(rows: pd.DataFrame, ranks: Ranks) -> Table:
     """The table on the test split. Cells without a number are shown as such; improvements are over those with one."""
     made = table(rows, TABLE_2)
-    compared = gains(rows, ranks)
+    compared, comparison = gains(rows, ranks), compare(rows, TABLE_2.methods)
     found = {(dataset_label(gain.dataset), METRIC_LABELS[gain.metric]): gain for gain in compared}
     groups = []
     for group in made.groups:
-        lines = [replace(x, entries=(*x.entries, _entry(found.get((group[0].dataset, x.metric))))) for x in group]
+        lines = [
+            replace(x, entries=(*x.entries, _entry(found.get((group[0].dataset, x.metric)), comparison))) for x in group
+        ]
         groups.append(tuple(lines))
     return replace(
         made,
@@ -73,10 +75,11 @@ def table2(rows: pd.DataFrame, ranks: Ranks) -> Table:
     )
 
 
-def _entry(gain: Contrast | None) -> Entry:
+def _entry(gain: Contrast | None, comparison: Comparison) -> Entry:
     if gain is None or gain.relative is None:
         return Entry(mean=None)
-    return Entry(mean=100 * gain.relative, form=PERCENT, star=gain.significant)
+    runs = [key for side in (gain.ours, gain.theirs) for key in comparison.cell(gain.dataset, side.method).runs]
+    return Entry(mean=100 * gain.relative, form=PERCENT, star=gain.significant, runs=tuple(runs))
 
 
 def _left_out(rows: pd.DataFrame, compared: list[Contrast]) -> Iterator[str]:

@@ -17,6 +17,8 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 48
 COLOURS = 9
 DASHES = 4
 TICKS = 5
+LETTER = 8.5
+"""Width of a letter on a phone, where they are largest."""
 
 
 def panel_svg(panel: Json) -> Markup:
@@ -43,7 +45,9 @@ def ticks(low: float, high: float, most: int = TICKS) -> list[float]:
 def _lines(panel: Json) -> Markup:
     series, names = panel["series"], panel.get("xs")
     ys = [y for s in series for _, y, *_ in s["points"]] + [high for s in series for *_, high in s["band"]]
-    marks = ticks(0.0, max(ys, default=1.0) or 1.0)
+    most = max(ys, default=1.0) or 1.0
+    least = min(ys, default=0.0) if names is None else 0.0
+    marks = ticks(least if least > most / 2 else 0.0, most)
     y = _scale(marks[0], marks[-1], HEIGHT - BOTTOM, TOP)
     if names is None:
         xs = [x for s in series for x, *_ in s["points"]]
@@ -99,7 +103,9 @@ def _bars(panel: Json) -> Markup:
     for index, group in enumerate(groups):
         begin, each = LEFT + wide * index, min(44.0, 0.84 * wide / max(1, len(group["bars"])))
         start = begin + (wide - each * len(group["bars"])) / 2
-        places.append((begin + wide / 2, group["name"], False))
+        room = max(4, int(wide / LETTER))
+        name = group["name"] if len(group["name"]) <= room else group["name"][: room - 1] + "…"
+        places.append((begin + wide / 2, name, False))
         for place, bar in enumerate(group["bars"]):
             drawn.append(_bar(bar, start + place * each, each, y, group["name"]))
     said = f"{panel['title']} of {len(groups)} data sets as bars"

@@ -77,7 +77,7 @@
     });
     if (table.tBodies[0].rows.length > 4) {
       one(".tools", part).hidden = false;
-      one("input", part).setAttribute("aria-label", `Filter ${one("h2, h3", part).textContent}`);
+      one("input", part).setAttribute("aria-label", `Filter ${one(".scroll", part).getAttribute("aria-label")}`);
       one("input", part).addEventListener("input", () => filter(part));
       filter(part);
     }
@@ -136,8 +136,10 @@
     const parts = [];
     if (keys.length > 1) {
       const choice = made("div", undefined, { class: "choice", role: "group", "aria-label": "Runs of this cell" });
+      const several = new Set(keys.map((other) => runs[other]?.title)).size > 1;
       for (const other of keys) {
-        const label = Object.hasOwn(runs, other) ? runs[other].about : other;
+        const known = Object.hasOwn(runs, other) ? runs[other] : null;
+        const label = known ? (several ? `${known.title}, ${known.about}` : known.about) : other;
         const button = made("button", label, { type: "button", "aria-pressed": String(other === key) });
         button.addEventListener("click", () => {
           fill(keys, other);

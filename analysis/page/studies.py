@@ -61,7 +61,7 @@ def _about(part: StudyPart, live: Mapping[str, Live]) -> list[str]:
     if left := time_left(part, live):
         said.append(f"{left.capitalize()}.")
     if command := part.about.get("command"):
-        said.append(f"Command: {public(str(command), part.source)}")
+        said.append(f"Command: {public(str(command))}")
     return [text for text in said if text]
 
 
@@ -70,14 +70,14 @@ def _ablations(part: StudyPart) -> Iterator[tuple[str, Part]]:
         yield spec.name, lambda spec=spec: paper_table(ablation_table(part.rows, part.ranks, spec))
         yield (
             f"tests of {spec.name}",
-            lambda spec=spec, title=title: _tests(spec.name, title, losses(part.rows, part.ranks, spec)),
+            lambda spec=spec, title=title: _tests(spec.name, title, part, losses(part.rows, part.ranks, spec)),
         )
     yield "Figure 4", lambda: figure4(part.rows)
 
 
 def _baselines(part: StudyPart) -> Iterator[tuple[str, Part]]:
     yield "Table 2", lambda: paper_table(table2(part.rows, part.ranks))
-    yield "tests of Table 2", lambda: _tests("table2", "Tests behind Table 2", gains(part.rows, part.ranks))
+    yield "tests of Table 2", lambda: _tests("table2", "Tests behind Table 2", part, gains(part.rows, part.ranks))
 
 
 def _collisions(part: StudyPart) -> Iterator[tuple[str, Part]]:
@@ -113,5 +113,5 @@ def _overview(part: StudyPart) -> Json:
     return paper_table(overview(part.rows)) | {"name": f"overview-{part.name}"}
 
 
-def _tests(name: str, title: str, found: list[Any]) -> Json | None:
-    return statistics_table(f"tests-{name}", title, found) if found else None
+def _tests(name: str, title: str, part: StudyPart, found: list[Any]) -> Json | None:
+    return statistics_table(f"tests-{name}", title, found, part.rows) if found else None

@@ -18,6 +18,7 @@ from analysis.rows import COLLISIONS, METRICS
 from analysis.tables import DECIMALS, Entry, Table
 
 Json = dict[str, Any]
+CELL_HEADS = ("Method", "Data set", "Study", "Seed#", "State")
 RUNNING_WORDS = ("running", "pending", "failed")
 
 
@@ -122,24 +123,20 @@ def runs_table(studies: Mapping[str, pd.DataFrame]) -> Json:
     heads = [f"{METRIC_LABELS[metric]}#" for metric in METRICS]
     return flat(
         "all-cells",
-        "All cells",
+        "Every cell",
         "Scores on the test split; validation N@10 is what checkpoints were selected by. Cost: seconds of work of all "
         "runs that a cell rests on. A line opens its provenance.",
-        [
-            *("Method", "Data set", "Study", "Seed#", "State"),
-            *heads,
-            "Valid. N@10#",
-            "Collisions#",
-            "Cost#",
-            "Commit",
-            "Run",
-        ],
+        [*CELL_HEADS, *heads, "Valid. N@10#", "Collisions#", "Cost#", "Commit", "Run"],
         lines,
     )
 
 
-def statistics_table(name: str, title: str, found: Sequence[Contrast]) -> Json:
+def statistics_table(name: str, title: str, found: Sequence[Contrast], rows: pd.DataFrame) -> Json:
     """What stands behind the marks of a table. Intervals share a scale per metric and table."""
+    done = rows[rows["status"] == "done"]
+    keys: dict[tuple[str, str, str | None], list[str]] = {}
+    for dataset, method, setting, key in done[["dataset", "method", "setting", "run_key"]].itertuples(index=False):
+        keys.setdefault((dataset, method, text(setting)), []).append(key)
     widest: dict[str, float] = {}
     for c in found:
         ends = [abs(limit) for limit in c.interval or ()] + ([abs(c.test.difference)] if c.test else [])
@@ -150,10 +147,11 @@ def statistics_table(name: str, title: str, found: Sequence[Contrast]) -> Json:
         difference = c.test.difference if c.test else c.means[0] - c.means[1]
         scale = widest[c.metric]
         drawn = [low, difference, high, scale] if low is not None and scale > 0 else None
+        runs = [k for side in (c.ours, c.theirs) for k in keys.get((c.dataset, side.method, side.setting), ())]
         verdict = "" if c.p is None else "significant" if c.significant else "not significant"
         lines.append(
             [
-                cell(f"{_side(c.ours)} − {_side(c.theirs)}"),
+                cell(f"{_side(c.ours)} − {_side(c.theirs)}", runs=",".join(dict.fromkeys(runs))),
                 cell(dataset_label(c.dataset)),
                 cell(METRIC_LABELS[c.metric]),
                 number(difference, "{:+.4f}"),
@@ -192,19 +190,18 @@ def _p(value: float | None) -> Json:
 def costs_table(name: str, rows: pd.DataFrame) -> Json:
     """A study's costs by data set, method and setting, all seeds together."""
     cells = cell_costs(rows).fillna({"setting": ""})
-    columns = [*SECONDS, "alone_seconds", "shared_seconds"]
-    sums = [(*group, len(part), part[columns]) for group, part in cells.groupby(list(GROUP), sort=False)]
-    longest = max((part["alone_seconds"].sum() for *_, part in sums), default=0.0) or 1.0
+    sums = [(*group, part, _shown(part)) for group, part in cells.groupby(list(GROUP), sort=False)]
+    longest = max((part["alone_seconds"].sum() for *_, part, _ in sums), default=0.0) or 1.0
     lines = [
         [
-            cell(f"{label} {setting}".strip()),
+            cell(f"{label} {setting}".strip(), runs=",".join(runs)),
             cell(dataset_label(dataset)),
-            number(count),
+            number(len(part)),
             *(seconds(part[column].sum() if part[column].notna().any() else None) for column in SECONDS),
             seconds(part["alone_seconds"].sum(), bar=part["alone_seconds"].sum() / longest),
             seconds(part["shared_seconds"].sum(), bar=part["shared_seconds"].sum() / longest),
         ]
-        for dataset, label, setting, count, part in sums
+        for dataset, label, setting, part, runs in sums
     ]
     heads = ["Method", "Data set", "Cells#", "Teacher#", "Quantizer#", "Recommender#", "Alone#", "Shared#"]
     about = (
@@ -212,6 +209,11 @@ def costs_table(name: str, rows: pd.DataFrame) -> Json:
         "among the cells that rest on it, so that the column adds up to what the study cost."
     )
     return flat(name, "Cost by method", about, heads, lines)
+
+
+def _shown(cells: pd.DataFrame) -> list[str]:
+    """The runs whose numbers these cells show."""
+    return list(dict.fromkeys(cells["recommender_key"].where(cells["recommender_key"].notna(), cells["quantizer_key"])))
 
 
 def claims_table(claims: Sequence[Any]) -> Json:

@@ -1,5 +1,6 @@
 """Tables 3 and 4 with tests: BBQRec against each of its variants on the same users."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -25,9 +26,12 @@ def losses(rows: pd.DataFrame, ranks: Ranks, spec: TableSpec) -> list[Contrast]:
     return corrected(contrasts(rows, ranks, pairs))
 
 
-def ablation_table(rows: pd.DataFrame, ranks: Ranks, spec: TableSpec) -> Table:
-    """The table with a star at every variant whose difference to BBQRec is significant, whatever its sign."""
-    made, found = table(rows, spec), losses(rows, ranks, spec)
+def ablation_table(rows: pd.DataFrame, ranks: Ranks, spec: TableSpec, found: Sequence[Contrast] | None = None) -> Table:
+    """The table with a star at every variant whose difference to BBQRec is significant, whatever its sign.
+
+    `found` are its `losses`, where the caller has them already: bootstraps take their time.
+    """
+    made, found = table(rows, spec), losses(rows, ranks, spec) if found is None else found
     starred = {
         (dataset_label(c.dataset), METRIC_LABELS[c.metric], spec.methods.index(c.theirs.method))
         for c in found
@@ -44,7 +48,7 @@ def ablation_table(rows: pd.DataFrame, ranks: Ranks, spec: TableSpec) -> Table:
     return replace(made, groups=tuple(groups), remarks=(*made.remarks, *_remarks(found)))
 
 
-def _remarks(found: list[Contrast]) -> list[str]:
+def _remarks(found: Sequence[Contrast]) -> list[str]:
     """What the star means, what could not be tested, and the smallest loss that could have been found."""
     tested = [c for c in found if c.test is not None]
     left = {dataset_label(c.dataset): None for c in found if c.test is None}

@@ -56,10 +56,14 @@ def _means(comparison: Comparison, dataset: str, metric: str) -> dict[str, float
     return {method: mean for method, mean in means.items() if mean is not None}
 
 
-def table2(rows: pd.DataFrame, ranks: Ranks) -> Table:
-    """The table on the test split. Cells without a number are shown as such; improvements are over those with one."""
+def table2(rows: pd.DataFrame, ranks: Ranks, compared: list[Contrast] | None = None) -> Table:
+    """The table on the test split. Cells without a number are shown as such; improvements are over those with one.
+
+    `compared` are its `gains`, where the caller has them already: bootstraps take their time.
+    """
     made = table(rows, TABLE_2)
-    compared, comparison = gains(rows, ranks), compare(rows, TABLE_2.methods)
+    compared = gains(rows, ranks) if compared is None else compared
+    comparison = compare(rows, TABLE_2.methods)
     found = {(dataset_label(gain.dataset), METRIC_LABELS[gain.metric]): gain for gain in compared}
     groups = []
     for group in made.groups:

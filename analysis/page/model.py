@@ -106,12 +106,13 @@ def _overview(studies: Mapping[str, StudyPart]) -> Json:
                 *(number(counts.get(state, 0)) for state in STATUSES),
                 number(cost.runs),
                 seconds(cost.seconds if cost.unknown < cost.runs else None),
-                seconds(cost.alone_seconds if cost.unknown < cost.runs else None),
             ]
         )
     heads = ["Study", "Profile", "Data sets", "Methods#", "Seeds#", "Done#", "Running#", "Pending#", "Failed#"]
-    about = "Cells by state; a run that several cells share counts once."
-    return flat("studies", "Studies", about, [*heads, "Runs done#", "Cost#", "Unshared#"], lines)
+    about = (
+        "Cells by state. Runs are those done, quantizers and recommenders; one that several cells share counts once."
+    )
+    return flat("studies", "Studies", about, [*heads, "Runs#", "Cost#"], lines)
 
 
 def _section(name: str, title: str, *parts: Json | None, about: Sequence[str] = ()) -> Iterator[Json]:

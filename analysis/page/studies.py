@@ -1,19 +1,20 @@
 """The section of a study: its tables, figures, tests, learning curves and costs, each as far as its rows go."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from functools import cache
 
 from analysis.ablations import ablation_table, losses
 from analysis.baselines import gains, table2
 from analysis.cells import asked
 from analysis.collisions import table5
+from analysis.contrasts import Contrast
 from analysis.costs import sentence
 from analysis.overview import overview
 from analysis.page.figures import figure3, figure4, learning_curves
 from analysis.page.live import Live
 from analysis.page.state import public, time_left
 from analysis.page.tables import Json, costs_table, paper_table, statistics_table
-from analysis.tables import TABLE_3, TABLE_4
+from analysis.tables import TABLE_3, TABLE_4, Table
 from analysis.whole import StudyPart
 from bbqrec.errors import InputError
 
@@ -33,7 +34,7 @@ def study_section(part: StudyPart, live: Mapping[str, Live], troubles: list[str]
         try:
             made = make()
         except InputError as error:
-            troubles.append(f"study {part.name} has no {what}: {public(error.what, part.source)}")
+            troubles.append(f"study {part.name} lacks {what}: {public(error.what, part.source)}")
             continue
         parts += [made] if made is not None else []
     return {
@@ -67,17 +68,33 @@ def _about(part: StudyPart, live: Mapping[str, Live]) -> list[str]:
 
 def _ablations(part: StudyPart) -> Iterator[tuple[str, Part]]:
     for spec, title in ((TABLE_3, "Tests behind Table 3"), (TABLE_4, "Tests behind Table 4")):
-        yield spec.name, lambda spec=spec: paper_table(ablation_table(part.rows, part.ranks, spec))
-        yield (
-            f"tests of {spec.name}",
-            lambda spec=spec, title=title: _tests(spec.name, title, part, losses(part.rows, part.ranks, spec)),
+        yield from _tested(
+            part,
+            spec.name,
+            title,
+            lambda spec=spec: losses(part.rows, part.ranks, spec),
+            lambda found, spec=spec: ablation_table(part.rows, part.ranks, spec, found),
         )
     yield "Figure 4", lambda: figure4(part.rows)
 
 
 def _baselines(part: StudyPart) -> Iterator[tuple[str, Part]]:
-    yield "Table 2", lambda: paper_table(table2(part.rows, part.ranks))
-    yield "tests of Table 2", lambda: _tests("table2", "Tests behind Table 2", part, gains(part.rows, part.ranks))
+    rows, ranks = part.rows, part.ranks
+    title = "Tests behind Table 2"
+    yield from _tested(part, "table2", title, lambda: gains(rows, ranks), lambda found: table2(rows, ranks, found))
+
+
+def _tested(
+    part: StudyPart,
+    name: str,
+    title: str,
+    compared: Callable[[], list[Contrast]],
+    made: Callable[[list[Contrast]], Table],
+) -> Iterator[tuple[str, Part]]:
+    """A table and what its marks are made of, which is computed once."""
+    once = cache(compared)
+    yield name.replace("table", "Table "), lambda: paper_table(made(once()))
+    yield title, lambda: statistics_table(f"tests-{name}", title, once(), part.rows) if once() else None
 
 
 def _collisions(part: StudyPart) -> Iterator[tuple[str, Part]]:
@@ -111,7 +128,3 @@ def _every(part: StudyPart, live: Mapping[str, Live]) -> Iterator[tuple[str, Par
 
 def _overview(part: StudyPart) -> Json:
     return paper_table(overview(part.rows)) | {"name": f"overview-{part.name}"}
-
-
-def _tests(name: str, title: str, part: StudyPart, found: list[Any]) -> Json | None:
-    return statistics_table(f"tests-{name}", title, found, part.rows) if found else None

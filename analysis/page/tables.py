@@ -157,18 +157,18 @@ def statistics_table(name: str, title: str, found: Sequence[Contrast], rows: pd.
                 number(difference, "{:+.4f}"),
                 cell("", difference, interval=drawn),
                 cell("" if low is None else f"{low:+.4f} to {high:+.4f}".replace("-", "−"), low),
+                _p(c.p),
+                cell(verdict, state=verdict or None),
                 number(None if c.relative is None else 100 * c.relative, "{:+.1f} %"),
                 _p(c.test.p if c.test else None),
-                _p(c.p),
                 _p(c.wilcoxon),
                 number(c.effect, "{:+.3f}"),
                 number(c.detectable, "{:.4f}"),
                 number(c.test.users if c.test else None),
-                cell(verdict, state=verdict or None),
             ]
         )
-    columns = ["Contrast", "Data set", "Metric", "Difference#", "95 % interval", "from / to#", "Relative#", "p#"]
-    columns += ["p (Holm)#", "p (Wilcoxon)#", "d#", "Detectable#", "Users#", "Verdict"]
+    columns = ["Contrast", "Data set", "Metric", "Difference#", "95 % interval", "from / to#", "p (Holm)#"]
+    columns += ["Verdict", "Relative#", "p#", "p (Wilcoxon)#", "d#", "Detectable#", "Users#"]
     about = (
         "Difference of the users' means over the seeds that both sides have; the interval is a bootstrap over users "
         "and seeds. p: two-sided paired t-test over the users; Holm: corrected over the table. d: Cohen's effect size. "

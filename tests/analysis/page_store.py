@@ -92,9 +92,7 @@ def fill_large(store: Store, users: int = 40_000, seeds: int = 5) -> int:
             for field in ("quantizer.levels", "recommender.buckets"):
                 for value in (1, 2, 3, 4):
                     key = f"{dataset}-{field}-{value}-{seed}"
-                    studies["hyperparameters"].append(
-                        cell_of("bbqrec", dataset, seed, key, setting=f"{field}={value}")
-                    )
+                    studies["hyperparameters"].append(cell_of("bbqrec", dataset, seed, key, setting=f"{field}={value}"))
     runs: dict[str, dict[str, Any]] = {}
     for name, cells in studies.items():
         write(store, name, cells)

@@ -1,8 +1,9 @@
-"""The command `python -m analysis`: tables and figures from a store or from exported rows."""
+"""The command `python -m analysis`: tables, figures and a page from a store or from exported rows."""
 
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from analysis.collisions import table5
 from analysis.costs import costs_markdown
 from analysis.inference import load_measured, table6
 from analysis.lint import lint
+from analysis.page import watch_page, write_page
 from analysis.paper import beside
 from analysis.ranks import load_ranks
 from analysis.report import write_report
@@ -158,6 +160,26 @@ def print_costs(store: str = "runs", study: str = "ablations") -> None:
         study: Name of the study, as for report.
     """
     print(costs_markdown(load_rows(store, study)), end="")
+
+
+@app.command(name="page")
+def page(store: str = "runs", out: Path = Path("out/index.html"), watch: int | None = None) -> None:
+    """Write one self-contained HTML page of all studies: tables, figures, tests, and what stands behind every number.
+
+    Example: python -m analysis page --store runs --out out/index.html --watch 10
+
+    Args:
+        store: Folder or URL of the results, or a folder of exported rows (or of folders with such).
+        out: The file of the page.
+        watch: Seconds between two pages while a study runs, until it is interrupted; an open page reloads itself.
+    """
+    if watch is None:
+        print(write_page(store, out))
+        return
+    print(f"{out}: written every {watch} s, Ctrl-C ends it", flush=True)
+    with closing(watch_page(store, out, watch)) as pages, suppress(KeyboardInterrupt):
+        for _ in pages:
+            pass
 
 
 def _print_comparison(name: str, store: str, study: str, tex: bool, paper: bool) -> None:

@@ -62,10 +62,13 @@ def table2(rows: pd.DataFrame, compared: Sequence[Contrast]) -> Table:
     `compared` are the `gains` of the same rows.
     """
     made = table(rows, TABLE_2)
+    comparison = compare(rows, TABLE_2.methods)
     found = {(dataset_label(gain.dataset), METRIC_LABELS[gain.metric]): gain for gain in compared}
     groups = []
     for group in made.groups:
-        lines = [replace(x, entries=(*x.entries, _entry(found.get((group[0].dataset, x.metric))))) for x in group]
+        lines = [
+            replace(x, entries=(*x.entries, _entry(found.get((group[0].dataset, x.metric)), comparison))) for x in group
+        ]
         groups.append(tuple(lines))
     return replace(
         made,
@@ -75,10 +78,11 @@ def table2(rows: pd.DataFrame, compared: Sequence[Contrast]) -> Table:
     )
 
 
-def _entry(gain: Contrast | None) -> Entry:
+def _entry(gain: Contrast | None, comparison: Comparison) -> Entry:
     if gain is None or gain.relative is None:
         return Entry(mean=None)
-    return Entry(mean=100 * gain.relative, form=PERCENT, star=gain.significant)
+    runs = [key for side in (gain.ours, gain.theirs) for key in comparison.cell(gain.dataset, side.method).runs]
+    return Entry(mean=100 * gain.relative, form=PERCENT, star=gain.significant, runs=tuple(runs))
 
 
 def _left_out(rows: pd.DataFrame, compared: Sequence[Contrast]) -> Iterator[str]:

@@ -30,6 +30,8 @@ class Cell:
     """What a reader has to know beside the number."""
     shared: bool = False
     """The cell shows the full model's own runs, as where the data set lacks what the variant removes."""
+    runs: tuple[str, ...] = ()
+    """The keys of its runs, done or not, in the order of `planned`."""
 
 
 ABSENT = Cell(state="absent")
@@ -106,6 +108,7 @@ def cell_of(part: pd.DataFrame, shown: Mapping[str, str], shared: bool = False) 
         planned=tuple(part["seed"]),
         notes=tuple(notes),
         shared=shared,
+        runs=tuple(part["run_key"]),
     )
 
 

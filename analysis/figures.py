@@ -89,7 +89,7 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
     Settings that share their runs are one line.
     """
     datasets = in_paper_order(list(curves["dataset"])) or [""]
-    curves = curves.assign(name=_names(curves)).drop_duplicates(["dataset", "name", "seed", "epoch"])
+    curves = curves.assign(name=curve_names(curves)).drop_duplicates(["dataset", "name", "seed", "epoch"])
     names = list(dict.fromkeys(curves["name"]))
     looks = dict(zip(names, zip(cycle(LINES), cycle(COLOURS), strict=False), strict=False))
     columns = min(2, len(datasets))
@@ -171,7 +171,7 @@ def _bars(axes: Axes, comparison: Comparison, metric: str) -> None:
             capthick=0.7,
         )
         for x, cell in enumerate(cells):
-            if word := _word(cell, metric):
+            if word := bar_word(cell, metric):
                 style = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6.5, "color": "#444444"}
                 # In points above the axis, whatever its scale turns out to be.
                 axes.annotate(word, (x + offset, 0), (0, 2), textcoords="offset points", **style)
@@ -190,7 +190,7 @@ def _swatch(place: int, method: str) -> Patch:
     return Patch(facecolor=COLOURS[place], hatch=HATCHES[place], label=METHOD_LABELS[method].latex)
 
 
-def _word(cell: Cell, metric: str) -> str:
+def bar_word(cell: Cell, metric: str) -> str:
     """What stands in the place of a bar, "" beside one that can be seen."""
     if cell.shared:
         return "n/a"
@@ -207,13 +207,13 @@ def _notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _names(curves: pd.DataFrame) -> list[str]:
+def curve_names(curves: pd.DataFrame, form: str = "latex") -> list[str]:
     """What each row's line is called: its method, and the setting if that is its run's only one."""
     settings = curves.groupby(["method", "run_key"])["setting"].transform("nunique") if len(curves) else []
     called = []
     for method, label, setting, shared in zip(
         curves["method"], curves["label"], curves["setting"], settings, strict=True
     ):
-        name = METHOD_LABELS.get(method, Label(label, label)).latex
+        name = getattr(METHOD_LABELS.get(method, Label(label, label)), form)
         called.append(f"{name} {setting}".strip() if shared == 1 else f"{name} (base)")
     return called

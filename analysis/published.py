@@ -65,6 +65,13 @@ def columns(found: Mapping[str, Any], stage: str, cell: Mapping[str, Any]) -> di
     return {"status": "done", "error": None, **about, **flat}
 
 
+def config_of(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a run, out of `published`; {} if it is not known."""
+    row = found.get("row")
+    config = row.get("config") if isinstance(row, Mapping) else None
+    return config if isinstance(config, Mapping) else {}
+
+
 def seconds(found: Mapping[str, Any]) -> float:
     """Seconds of work of a recommender, out of `published`; NaN if they are not known."""
     value = ((found.get("row") or {}).get("costs") or {}).get("recommender_seconds")

@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.published import EXCESS, METRICS, NUMBERS, SPLITS, columns, published, seconds
+from analysis.published import EXCESS, METRICS, NUMBERS, SPLITS, columns, config_of, published, seconds
 from analysis.studies import NAMED, read_study
 from bbqrec.errors import InputError
 from bbqrec.store import Store
@@ -44,18 +44,24 @@ EXPORTS = ("rows.parquet", "rows.csv")
 """What an exported folder holds, in the order in which they are looked for."""
 
 
-def load_rows(source: Store | str | Path, study: str | Mapping[str, Any] = "ablations") -> pd.DataFrame:
+def load_rows(
+    source: Store | str | Path,
+    study: str | Mapping[str, Any] = "ablations",
+    configs: dict[str, Mapping[str, Any]] | None = None,
+) -> pd.DataFrame:
     """The rows of `study` from a store (or its URL), a folder with rows.parquet or rows.csv, or such a file itself.
 
     `study` is a name or, for a store, what a study file holds. A cell counts as done if the store holds its run,
-    whatever the study file says: the file may be older. A damaged run is pending, with the damage as its error. Raises
-    InputError for a missing source, an unknown study, rows that cannot be right.
+    whatever the study file says: the file may be older. A damaged run is pending, with the damage as its error.
+    `configs`, if given, gets the config of every run that a store holds; exports have none. Raises InputError for a
+    missing source, an unknown study, rows that cannot be right.
     """
     exported = exported_file(source)
     if exported is not None:
         return _from_file(exported, study if isinstance(study, str) else study["name"])
     store = open_store(source)
-    return _from_store(store, read_study(store, study) if isinstance(study, str) else study)
+    described = read_study(store, study) if isinstance(study, str) else study
+    return _from_store(store, described, {} if configs is None else configs)
 
 
 def export_rows(frame: pd.DataFrame, path: str | Path) -> Path:
@@ -89,7 +95,7 @@ def open_store(url: Store | str | Path) -> Store:
     return Store(url, writable=False)
 
 
-def _from_store(store: Store, described: Mapping[str, Any]) -> pd.DataFrame:
+def _from_store(store: Store, described: Mapping[str, Any], configs: dict[str, Mapping[str, Any]]) -> pd.DataFrame:
     overrides = described.get("overrides") or {}
     stage = described.get("stage") or STAGES[-1]
     if stage not in STAGES:
@@ -106,6 +112,7 @@ def _from_store(store: Store, described: Mapping[str, Any]) -> pd.DataFrame:
         key = cell["run_key"]
         if key not in held:
             held[key] = published(store, stage, key)
+            configs |= {key: found} if (found := config_of(held[key])) else {}
         result = columns(held[key], stage, cell)  # of every cell: a run that suits one may not suit another
         teacher = result.get("teacher_key")
         if teacher and "costs/teacher_seconds" not in result:  # a run of an older version

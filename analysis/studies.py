@@ -30,6 +30,8 @@ def _checked(described: Any, where: str) -> dict[str, Any]:
     """A study file whose cells have all their fields. Raises InputError for anything else."""
     if not isinstance(described, dict) or not isinstance(described.get("cells"), list):
         raise InputError(f"{where} lists no cells", AGAIN)
+    if not isinstance(described.get("overrides"), dict | None):
+        raise InputError(f"{where} has overrides {described['overrides']!r}", AGAIN)
     for cell in described["cells"]:
         wrong = [
             f for f in CELL if not isinstance(cell, dict) or not isinstance(cell.get(f), int if f == "seed" else str)

@@ -57,7 +57,8 @@ TABLES = {spec.name: spec for spec in (TABLE_3, TABLE_4)}
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One number, or the word that stands for it, with the marks of its footnotes. `form` is the number's format."""
+    """One number, or the word that stands for it, with the marks of its footnotes. `form` is the number's format;
+    `runs` are the keys of the runs behind it, for formats that can show them."""
 
     mean: float | None
     sd: float | None = None
@@ -67,6 +68,7 @@ class Entry:
     star: bool = False
     marks: tuple[str, ...] = ()
     form: str = f"{{:.{DECIMALS}f}}"
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +200,7 @@ def entry(cell: Cell, metric: str, notes: Mapping[str, str], form: str = Entry.f
         word="" if cell.mean else ABSENT if cell.state == "absent" else cell.state,
         marks=tuple(notes[shortened(note)] for note in cell.notes),
         form=form,
+        runs=cell.runs,
     )
 
 

@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.curves import load_curves
+from analysis.curves import COLUMNS, load_curves
 from analysis.inference import FILE as MEASURED
 from analysis.ranks import Ranks, load_ranks
 from analysis.rows import EXPORTS, exported_file, load_rows, open_store
@@ -23,7 +23,10 @@ Source = Store | str | Path
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPart:
-    """One study: where it is, its rows, and what goes with them. `about` is its study file, {} for an export."""
+    """One study: where it is, its rows, and what goes with them. `about` is its study file, {} for an export.
+
+    `configs` are those of its runs by key, as far as a store holds them; exports have none.
+    """
 
     name: str
     source: Source
@@ -31,6 +34,7 @@ class StudyPart:
     ranks: Ranks
     curves: pd.DataFrame
     about: Mapping[str, Any]
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,32 +46,45 @@ class Whole:
     troubles: tuple[str, ...] = ()
 
 
-def load_whole(source: Source) -> Whole:
+def load_whole(source: Source, needed: bool = True) -> Whole:
     """The latest study of each name in a store, or those whose exports lie in the folders of a folder (or in itself).
 
-    What is damaged is left out and named in `troubles`. Raises InputError for a source that is not there or has none.
+    What is damaged is left out and named in `troubles`: a study without its rows, or its curves or ranks alone. Raises
+    InputError for a source that is not there and, if any study is `needed`, for one that has none.
     """
-    exports = _exports(source)
     parts: dict[str, StudyPart] = {}
     troubles: list[str] = []
-    found = exports or _latest(open_store(source), troubles)
+    exports = _exports(source, troubles)
+    found = exports or ({} if troubles else _latest(open_store(source), troubles))
     for name, (where, about) in found.items():
+        configs: dict[str, Mapping[str, Any]] = {}
         try:
-            rows = load_rows(where, about or name)
-            quantizers = bool((rows["stage"] == "quantizer").any())
-            curves = pd.DataFrame() if quantizers else load_curves(where, rows)
-            ranks = {} if quantizers else load_ranks(where, rows)
+            rows = load_rows(where, about or name, configs)
         except InputError as error:
             troubles.append(f"study {name} is left out: {error.what}")
-            log.warning("%s", troubles[-1])
             continue
-        parts[name] = StudyPart(name=name, source=where, rows=rows, ranks=ranks, curves=curves, about=about)
-    if not parts:
-        raise InputError(f"{source if exports else open_store(source).url} has no study that can be read", "run one")
+        curves, ranks = pd.DataFrame(columns=list(COLUMNS)), {}
+        if not (rows["stage"] == "quantizer").any():
+            try:
+                curves = load_curves(where, rows)
+            except InputError as error:
+                troubles.append(f"study {name} has no learning curves: {error.what}")
+            try:
+                ranks = load_ranks(where, rows)
+            except InputError as error:
+                troubles.append(f"study {name} is not tested, it has no ranks: {error.what}")
+        parts[name] = StudyPart(
+            name=name, source=where, rows=rows, ranks=ranks, curves=curves, about=about, configs=configs
+        )
+    for trouble in troubles:
+        log.warning("%s", trouble)
+    if needed and not parts:
+        where = source if exports or troubles else open_store(source).url
+        raise InputError("; ".join([f"{where} has no study that can be read", *troubles]), "run one")
     return Whole(studies=parts, inference=_measured(source), troubles=tuple(troubles))
 
 
-def _exports(source: Source) -> dict[str, tuple[Source, Mapping[str, Any]]]:
+def _exports(source: Source, troubles: list[str]) -> dict[str, tuple[Source, Mapping[str, Any]]]:
     """Study name -> its exported table, in the source itself and in its folders."""
     if isinstance(source, Store) or "://" in str(source):
         return {}
@@ -77,7 +94,12 @@ def _exports(source: Source) -> dict[str, tuple[Source, Mapping[str, Any]]]:
     for place in places:
         file = exported_file(place)
         if file is not None and file.is_file():
-            for name in _studies_in(file):
+            try:
+                names = _studies_in(file)
+            except InputError as error:
+                troubles.append(error.what)
+                continue
+            for name in names:
                 found.setdefault(name, (file.parent if file.name in EXPORTS else file, {}))
     return found
 
@@ -96,10 +118,12 @@ def _latest(store: Store, troubles: list[str]) -> dict[str, tuple[Source, Mappin
     for file in store.json_names("study"):
         try:
             described = store.load_json(f"study/{file}.json")
-            if isinstance(described, dict) and described.get("name") == file:
+            if not isinstance(described, dict) or described.get("name", file) == file:
                 found[file] = (store, read_study(store, file))
         except InputError as error:
             troubles.append(f"study {file} is left out: {error.what}")
+        except ValueError:  # not a name that a store could hold: no study wrote it
+            continue
     return found
 
 

@@ -6,10 +6,9 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.cells import compare
-from analysis.contrasts import Contrast, Side, contrasts, corrected
+from analysis.contrasts import Contrast, Side, contrasts, corrected, remarks
 from analysis.labels import FULL, METRIC_LABELS, dataset_label
 from analysis.ranks import Ranks
-from analysis.significance import LEVEL
 from analysis.tables import Table, TableSpec, table
 
 
@@ -45,19 +44,4 @@ def ablation_table(rows: pd.DataFrame, spec: TableSpec, found: Sequence[Contrast
             entries = [replace(entry, star=star) for entry, star in zip(line.entries, stars, strict=True)]
             lines.append(replace(line, entries=tuple(entries)))
         groups.append(tuple(lines))
-    return replace(made, groups=tuple(groups), remarks=(*made.remarks, *_remarks(found)))
-
-
-def _remarks(found: Sequence[Contrast]) -> list[str]:
-    """What the star means, what could not be tested, and the smallest loss that could have been found."""
-    tested = [c for c in found if c.test is not None]
-    left = {dataset_label(c.dataset): None for c in found if c.test is None}
-    remarks = []
-    if tested:
-        remarks.append(
-            f"*: differs from BBQRec with p < {LEVEL:g} in a two-sided paired t-test over the users, each with the "
-            f"mean over the seeds that both have; Holm-corrected over the table ({len(tested)} cells)."
-        )
-    if left:
-        remarks.append(f"Significance is not marked for {', '.join(left)}: the ranks of the users are not at hand.")
-    return remarks
+    return replace(made, groups=tuple(groups), remarks=(*made.remarks, *remarks(found, "differs from BBQRec with ")))

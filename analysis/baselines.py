@@ -6,11 +6,10 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.cells import Comparison, compare
-from analysis.contrasts import Contrast, Side, contrasts, corrected
+from analysis.contrasts import Contrast, Side, contrasts, corrected, remarks
 from analysis.labels import FULL, METHOD_LABELS, METRIC_LABELS, Label, dataset_label
 from analysis.ranks import Ranks
 from analysis.rows import METRICS
-from analysis.significance import LEVEL
 from analysis.tables import SECOND, Entry, Table, TableSpec, table
 
 GROUPS = {
@@ -74,7 +73,7 @@ def table2(rows: pd.DataFrame, compared: Sequence[Contrast]) -> Table:
         made,
         labels=(*made.labels, IMPROVEMENT),
         groups=tuple(groups),
-        remarks=(*made.remarks, *_left_out(rows, compared), *_remarks(compared)),
+        remarks=(*made.remarks, *_left_out(rows, compared), *remarks(compared)),
     )
 
 
@@ -93,16 +92,3 @@ def _left_out(rows: pd.DataFrame, compared: Sequence[Contrast]) -> Iterator[str]
         if names:
             where, without = dataset_label(dataset), ", ".join(names)
             yield f"Improv. on {where} is over the baselines that have a result, without {without}."
-
-
-def _remarks(compared: Sequence[Contrast]) -> Iterator[str]:
-    """What the mark means, and what could not be tested."""
-    tested = [gain for gain in compared if gain.test is not None]
-    if tested:
-        yield (
-            f"*: p < {LEVEL:g} in a two-sided paired t-test over the users, each with the mean over the seeds that "
-            f"both methods have; Holm-corrected over the table ({len(tested)} cells)."
-        )
-    left = {dataset_label(gain.dataset): None for gain in compared if gain.test is None}
-    if left:
-        yield f"Significance is not marked for {', '.join(left)}: the ranks of the users are not at hand."

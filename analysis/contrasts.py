@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import intervals, kinds
+from analysis.labels import METRIC_LABELS, dataset_label
 from analysis.ranks import Ranks
 from analysis.rows import METRICS
 from analysis.significance import (
     LEVEL,
+    POWER,
     PairedTest,
     detectable,
     effect_size,
@@ -111,6 +113,29 @@ def frame(found: Sequence[Contrast]) -> pd.DataFrame:
             | {"p_wilcoxon": c.wilcoxon}
         )
     return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def remarks(found: Sequence[Contrast], says: str = "") -> list[str]:
+    """What a table's star says, what could not be tested, and how small a difference could have been found."""
+    tested = [c for c in found if c.test is not None]
+    lines = []
+    if tested:
+        lines.append(
+            f"*: {says}p < {LEVEL:g} in a two-sided paired t-test over the users, each with the mean over the seeds "
+            f"that both methods have; Holm-corrected over the table ({len(tested)} cells)."
+        )
+    sizes: dict[str, float] = {}
+    for c in tested:
+        if c.metric == METRICS[-1] and c.detectable is not None:
+            sizes[c.dataset] = max(sizes.get(c.dataset, 0.0), c.detectable)
+    if sizes:
+        least = ", ".join(f"{dataset_label(dataset)} {size:.4f}" for dataset, size in sizes.items())
+        found_with = f"is found with probability {POWER:g}, before correction, from this size on"
+        lines.append(f"A difference of {METRIC_LABELS[METRICS[-1]]} {found_with}: {least}.")
+    left = {dataset_label(c.dataset): None for c in found if c.test is None}
+    if left:
+        lines.append(f"Significance is not marked for {', '.join(left)}: the ranks of the users are not at hand.")
+    return lines
 
 
 COLUMNS = (

@@ -134,7 +134,7 @@ def test_a_clear_difference_is_marked_whichever_its_sign(make_baselines, sign, s
     assert all(line.entries[-1].star for line in made.groups[0])
     assert f" {said}300.00 %* |" in markdown(made) or f" {said}75.00 %* |" in markdown(made)
     assert any(remark.startswith("*: p < 0.05 in a two-sided paired t-test") for remark in made.remarks)
-    assert "over the table (4 cells)" in made.remarks[-1]
+    assert "over the table (4 cells)" in made.remarks[-2]
 
 
 def test_noise_is_not_marked(make_baselines):

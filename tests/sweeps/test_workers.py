@@ -185,7 +185,7 @@ def test_two_workers_one_of_them_killed_equal_two_that_were_not_and_one(planned,
     assert store.load_progress("recommender", run.key) is None
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 @pytest.mark.e2e
 def test_a_trial_that_tuning_stops_frees_its_place_for_the_next_group(folder, tmp_path, monkeypatch, capsys):
     """Two CPUs: a group that went on, or a place that was not freed, would keep the next one waiting for good."""

@@ -154,8 +154,8 @@ class Files:
 
 
 def _in_the_way(error: Exception) -> bool:
-    """Another process removed the folder that this one writes to, or wrote to the one that this one removes."""
-    return isinstance(error, FileNotFoundError) or (
+    """Another process removed the folder that this one writes to, or made or wrote to the one that this one removes."""
+    return isinstance(error, (FileNotFoundError, IsADirectoryError)) or (
         isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.ESTALE)
     )
 

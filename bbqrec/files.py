@@ -23,7 +23,7 @@ PATIENCE = 90.0
 LOCAL_PATIENCE = 3.0
 """Seconds for which two processes may get in each other's way in a local store."""
 LONGEST_PAUSE = 8.0
-"""Seconds between two tries, at most."""
+"""Seconds between two tries of a remote store, at most."""
 PASSING = {"ConnectionError", "HTTPClientError", "ClientConnectionError", "ClientPayloadError", "TimeoutError"}
 """Types of errors after which a remote store may answer again. By name: who raises them need not be installed."""
 
@@ -134,8 +134,8 @@ class Files:
 
         Clients of remote stores raise types of their own: whatever a file system raises is bad news from outside.
         """
-        deadline = time.monotonic() + (LOCAL_PATIENCE if self.is_local else PATIENCE)
-        pause = 0.05 if self.is_local else 1.0
+        patience, pause, longest = (LOCAL_PATIENCE, 0.05, 0.05) if self.is_local else (PATIENCE, 1.0, LONGEST_PAUSE)
+        deadline = time.monotonic() + patience
         while True:
             try:
                 return operation()
@@ -150,7 +150,7 @@ class Files:
                 if not self.is_local:
                     log.warning("store %s: %s: trying again in %.0f s", self._given, one_line(error), pause)
                 time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, longest)
 
 
 def _in_the_way(error: Exception) -> bool:

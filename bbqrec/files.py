@@ -37,7 +37,7 @@ PATIENCE = 90.0
 LOCAL_PATIENCE = 3.0
 """Seconds for which two processes may get in each other's way in a local store."""
 LONGEST_PAUSE = 8.0
-"""Seconds between two tries, at most."""
+"""Seconds between two tries of a remote store, at most."""
 PASSING = {"ConnectionError", "HTTPClientError", "ClientConnectionError", "ClientPayloadError", "TimeoutError"}
 """Types of errors after which a remote store may answer again. By name: who raises them need not be installed."""
 
@@ -181,8 +181,8 @@ class Files:
 
         Clients of remote stores raise types of their own: whatever a file system raises is bad news from outside.
         """
-        deadline = time.monotonic() + (LOCAL_PATIENCE if self.is_local else PATIENCE)
-        pause = 0.05 if self.is_local else 1.0
+        patience, pause, longest = (LOCAL_PATIENCE, 0.05, 0.05) if self.is_local else (PATIENCE, 1.0, LONGEST_PAUSE)
+        deadline = time.monotonic() + patience
         while True:
             try:
                 return operation()
@@ -197,13 +197,13 @@ class Files:
                 if not self.is_local:
                     log.warning("store %s: %s: trying again in %.0f s", self._given, one_line(error), pause)
                 time.sleep(pause)
-                pause = pause if self.is_local else min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, longest)
 
 
 def _in_the_way(error: Exception) -> bool:
-    """Another process removed the folder that this one writes to, or wrote to the one that this one removes."""
-    return isinstance(error, FileNotFoundError) or (
-        isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EISDIR, errno.ESTALE)
+    """Another process removed the folder that this one writes to, or made or wrote to the one that this one removes."""
+    return isinstance(error, (FileNotFoundError, IsADirectoryError)) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.ESTALE)
     )
 
 

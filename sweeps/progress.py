@@ -165,6 +165,6 @@ def reason(trial: Any) -> str:
     failure = [line.strip() for line in text.rpartition("Failure # ")[2].splitlines() if line.strip()]
     if any(LOW_ON_MEMORY in line for line in failure):
         return "its process was ended, as its machine ran low on memory"
-    if any("actor died" in line.lower() for line in failure):
+    if any("actor died" in line.lower() or "actor is temporarily unavailable" in line for line in failure):
         return "its process died (killed, out of memory, or the node was lost)"
     return failure[-1] if failure else "no error was reported"

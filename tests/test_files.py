@@ -112,9 +112,9 @@ def test_the_errors_of_the_s3_client_are_known():
 
 def test_one_process_writes_what_another_removes(tmp_path):
     """As a run that was thought dead writes checkpoints while its successor clears them."""
-    script = "import sys; from bbqrec.files import Files; f = Files(sys.argv[1])\n"
+    script = "import sys, time; from bbqrec.files import Files; f = Files(sys.argv[1])\n"
     writes = script + "for n in range(400): f.write(f'run/progress/a-{n}/state', b'x' * 5000)"
-    removes = script + "for n in range(4000): f.remove('run/progress')"
+    removes = script + "for n in range(1000): f.remove('run/progress'); time.sleep(0.002)"
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, text=True)
         for code in (writes, removes, removes)

@@ -133,6 +133,10 @@ def test_a_worker_that_was_ended_for_memory_is_told_from_one_that_was_killed(tmp
     for error, said in (
         (LOW_ON_MEMORY, "its process was ended, as its machine ran low on memory"),
         ("The actor died unexpectedly", "its process died (killed, out of memory, or the node was lost)"),
+        (
+            "The actor c254bd36 is unavailable: The actor is temporarily unavailable: RpcError",
+            "its process died (killed, out of memory, or the node was lost)",
+        ),
     ):
         path.write_text(f"Failure # 1 (occurred at noon)\n{error}\n")
         assert reason(SimpleNamespace(error_file=str(path))) == said

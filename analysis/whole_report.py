@@ -8,16 +8,18 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from analysis.claims import claims, claims_frame, claims_latex, claims_markdown
+from analysis.claims import Claim, claims, claims_frame, claims_latex, claims_markdown
 from analysis.inference import FILE as MEASURED
 from analysis.labels import dataset_label
 from analysis.markup import escape
+from analysis.page.model import page_model
+from analysis.page.render import put, render
 from analysis.report import Source, in_place, write_inference, write_report, write_table
 from analysis.table1 import table1
 from analysis.whole import StudyPart, Whole, load_whole
 from bbqrec.errors import InputError
 
-DOCUMENT = "report.tex"
+DOCUMENT, PAGE = "report.tex", "index.html"
 SECTIONS = (
     ("Performance comparison", ("baselines/table2.tex",), ()),
     ("Ablation study", ("ablations/table3.tex", "ablations/table4.tex"), ()),
@@ -91,7 +93,7 @@ _DOCUMENT = _ENVIRONMENT.from_string(r"""% Written by `python -m analysis report
 
 
 def write_whole(source: Source, out: str | Path, pdf: bool = False) -> list[Path]:
-    """Writes a folder per study (see `write_report`), and beside them Table 1, the claims and report.tex.
+    """Writes a folder per study (see `write_report`), and beside them Table 1, the claims, report.tex and index.html.
 
     Returns the files. What is damaged is left out and said in the document. `pdf` has LaTeX set it as well. Raises
     InputError for a source without any study, an unwritable `out`, and for `pdf` without LaTeX.
@@ -104,15 +106,16 @@ def write_whole(source: Source, out: str | Path, pdf: bool = False) -> list[Path
     if whole.inference is not None:
         written += write_inference(whole.inference, out / "inference")
         written += in_place(lambda folder: shutil.copy(whole.inference, folder / MEASURED), out / "inference")
-    written += in_place(lambda folder: _fill(whole, out, folder), out)
+    found = claims(whole)
+    written += in_place(lambda folder: _fill(whole, found, out, folder), out)
+    written.append(put(render(page_model(whole, found)), out / PAGE))
     if pdf:
         written.append(_set(out))
     return written
 
 
-def _fill(whole: Whole, out: Path, folder: Path) -> None:
+def _fill(whole: Whole, found: list[Claim], out: Path, folder: Path) -> None:
     write_table(table1(pd.concat([part.rows for part in whole.studies.values()])), folder)
-    found = claims(whole)
     claims_frame(found).to_csv(folder / "claims.csv", index=False, lineterminator="\n")
     (folder / "claims.md").write_text(claims_markdown(found), encoding="utf-8")
     (folder / "claims.tex").write_text(claims_latex(found), encoding="utf-8")

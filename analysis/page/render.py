@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.claims import claims
 from analysis.page.charts import look, panel_svg
 from analysis.page.model import page_model
 from analysis.page.tables import Json
@@ -21,12 +22,7 @@ INTERVAL_WIDTH = 120
 """Of the drawing of an interval in a table, in its own units."""
 
 
-def no_claims(whole: Whole) -> Sequence[Any]:
-    """SEAM: a function of all studies that judges the paper's claims takes its place, as `judge`."""
-    return ()
-
-
-def write_page(source: Source, out: str | Path, judge: Callable[[Whole], Sequence[Any]] = no_claims) -> Path:
+def write_page(source: Source, out: str | Path, judge: Callable[[Whole], Sequence[Any]] = claims) -> Path:
     """Writes the page of a store or of exports to `out`; the same input makes the same bytes.
 
     What `judge` finds is shown as a table: objects with section, sentence, verdict and details. Raises InputError for a

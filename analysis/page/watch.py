@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from analysis.claims import claims
 from analysis.page.model import page_model
-from analysis.page.render import no_claims, put, render
+from analysis.page.render import put, render
 from analysis.whole import Source, Whole, load_whole
 from bbqrec.errors import InputError
 
@@ -20,7 +21,7 @@ def watch_page(
     source: Source,
     out: str | Path,
     every: int,
-    judge: Callable[[Whole], Sequence[Any]] = no_claims,
+    judge: Callable[[Whole], Sequence[Any]] = claims,
     rounds: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Path]:

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 PATIENCE = 90.0
 """Seconds for which a remote store that is out of reach is tried again, beyond what its client tries by itself."""
-LOCAL_PATIENCE = 3.0
+LOCAL_PATIENCE = 10.0
 """Seconds for which two processes may get in each other's way in a local store."""
 LONGEST_PAUSE = 8.0
 """Seconds between two tries of a remote store, at most."""

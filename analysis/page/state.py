@@ -17,7 +17,7 @@ from bbqrec.store import Store
 PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s/'\"]+/)+")
 """The folders of an absolute path: they say where somebody's files are, which is nobody's business."""
 
-STORE = re.compile(r"\bstore (?:\w+://|/)[^\s']+?(?=[:,;]?(?:\s|$))")
+STORE = re.compile(r"(?<![-\w])store (?:\w+://|/)[^\s']+?(?=[:,;]?(?:\s|$))")
 
 
 def public(said: str, source: Any = None) -> str:

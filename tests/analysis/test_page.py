@@ -110,7 +110,7 @@ def test_cells_without_a_number_say_why(live):
         "failed": 2,
     }
     running = {row[0]: row[4:] for row in texts(part(model, "cells-running"))}
-    assert running["w/o MIM"] == ["recommender", "12 of 60", "8.0 min", "0.0480"], "10 s an epoch, 48 to go"
+    assert running["w/o MIM"] == ["recommender", "12 of 60", "0.13 h", "0.0480"], "10 s an epoch, 48 to go"
     assert running["w/o Rec"][:2] == ["quantizer", "3"], "the quantizer's epochs are not known"
     failed = {row[1]: row[4] for row in texts(part(model, "cells-failed"))}
     assert failed == {"Toys": f"RuntimeError: {HOSTILE} in …/w", HOSTILE: "out of memory"}
@@ -148,6 +148,7 @@ def test_no_text_of_a_user_becomes_markup(live, tmp_path):
     assert page.count("<script") == 2 and page.count("</script>") == 2
     assert "somebody" not in page, "nobody's folders are published"
     assert live.url not in page
+    assert "python sweeps/ablations.py --store …/runs --dataset …/toys" in page
     assert len(re.findall(r'(?:src|href)="(?!#)', page)) == 0 and "url(" not in page, "nothing is fetched"
 
 

@@ -44,6 +44,8 @@ class Whole:
     studies: Mapping[str, StudyPart]
     inference: Path | None = None
     troubles: tuple[str, ...] = ()
+    source: Source | None = None
+    """The store, or where the exports are."""
 
 
 def load_whole(source: Source, needed: bool = True) -> Whole:
@@ -55,33 +57,34 @@ def load_whole(source: Source, needed: bool = True) -> Whole:
     parts: dict[str, StudyPart] = {}
     troubles: list[str] = []
     exports = _exports(source, troubles)
-    found = exports or ({} if troubles else _latest(open_store(source), troubles))
-    for name, (where, about) in found.items():
+    where: Source = source if exports or troubles else open_store(source)
+    found = exports or (_latest(where, troubles) if isinstance(where, Store) else {})
+    for name, (place, about) in found.items():
         configs: dict[str, Mapping[str, Any]] = {}
         try:
-            rows = load_rows(where, about or name, configs)
+            rows = load_rows(place, about or name, configs)
         except InputError as error:
             troubles.append(f"study {name} is left out: {error.what}")
             continue
         curves, ranks = pd.DataFrame(columns=list(COLUMNS)), {}
         if not (rows["stage"] == "quantizer").any():
             try:
-                curves = load_curves(where, rows)
+                curves = load_curves(place, rows)
             except InputError as error:
                 troubles.append(f"study {name} has no learning curves: {error.what}")
             try:
-                ranks = load_ranks(where, rows)
+                ranks = load_ranks(place, rows)
             except InputError as error:
                 troubles.append(f"study {name} is not tested, it has no ranks: {error.what}")
         parts[name] = StudyPart(
-            name=name, source=where, rows=rows, ranks=ranks, curves=curves, about=about, configs=configs
+            name=name, source=place, rows=rows, ranks=ranks, curves=curves, about=about, configs=configs
         )
     for trouble in troubles:
         log.warning("%s", trouble)
     if needed and not parts:
-        where = source if exports or troubles else open_store(source).url
-        raise InputError("; ".join([f"{where} has no study that can be read", *troubles]), "run one")
-    return Whole(studies=parts, inference=_measured(source), troubles=tuple(troubles))
+        shown = where.url if isinstance(where, Store) else where
+        raise InputError("; ".join([f"{shown} has no study that can be read", *troubles]), "run one")
+    return Whole(studies=parts, inference=_measured(source), troubles=tuple(troubles), source=where)
 
 
 def _exports(source: Source, troubles: list[str]) -> dict[str, tuple[Source, Mapping[str, Any]]]:

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from analysis.page.tables import Json
 
 WIDTH, HEIGHT = 480, 290
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 48
+LEFT, RIGHT, TOP, BOTTOM = 78, 14, 14, 48
 COLOURS = 9
 DASHES = 4
 TICKS = 5
@@ -159,7 +159,8 @@ def _drawing(
     ]
     if not drawn:
         axes.append(f'<text class="word" x="{across:.0f}" y="{middle:.0f}" text-anchor="middle">no result yet</text>')
-    head = f'<svg class="chart {panel["kind"]}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said)}"'
+    tall = HEIGHT if panel["x_label"] else HEIGHT - 18
+    head = f'<svg class="chart {panel["kind"]}" viewBox="0 0 {WIDTH} {tall}" role="img" aria-label="{escape(said)}"'
     return Markup(f"{' '.join([head, *filter(None, data)])}>{''.join([*grid, *named, *axes, *drawn])}</svg>")
 
 

@@ -66,16 +66,20 @@ def _live(part: StudyPart, row: Mapping[str, Any], stage: str, key: str) -> Live
 
 
 def _epochs(part: StudyPart, row: Mapping[str, Any], stage: str) -> int | None:
-    """What the cell's setting or the study says, or the configs of the runs of the same method."""
+    """What the cell's setting or the study says, or the configs of the runs of the same method, or of its variants."""
     for said in (row["setting"], row["overrides"]):
         for pair in str(said or "").split():
             name, _, value = pair.partition("=")
             if name == f"{stage}.epochs" and value.isdecimal():
                 return int(value)
-    alike = part.rows.loc[part.rows["method"] == row["method"], "run_key"]
-    known = [part.configs[key].get(stage) for key in alike if key in part.configs]
-    epochs = [c["epochs"] for c in known if isinstance(c, Mapping) and isinstance(c.get("epochs"), int)]
-    return max(epochs, default=None)
+    methods = part.rows["method"]
+    family = methods.str.partition("/")[0] == row["method"].partition("/")[0]
+    for alike in (methods == row["method"], family):
+        known = [part.configs[key].get(stage) for key in part.rows.loc[alike, "run_key"] if key in part.configs]
+        epochs = [c["epochs"] for c in known if isinstance(c, Mapping) and isinstance(c.get("epochs"), int)]
+        if epochs:
+            return max(epochs)
+    return None
 
 
 def _read(source: Any, path: str) -> Any:

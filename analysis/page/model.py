@@ -11,7 +11,7 @@ from analysis.labels import dataset_label, in_paper_order
 from analysis.page.codebooks import codebooks_table
 from analysis.page.live import Live, live_runs
 from analysis.page.runs import run_records
-from analysis.page.state import public, state_tables
+from analysis.page.state import public, published_part, state_tables
 from analysis.page.studies import study_section
 from analysis.page.tables import Json, cell, claims_table, flat, number, paper_table, runs_table, seconds
 from analysis.rows import STATUSES
@@ -28,10 +28,9 @@ def page_model(
 
     What cannot be made of a study is left out and named in `troubles`.
     """
-    studies = whole.studies
+    studies = {name: published_part(part) for name, part in whole.studies.items()}
     live = {key: found for part in studies.values() for key, found in live_runs(part).items()}
-    sources = [part.source for part in studies.values()][:1] or [None]
-    troubles = [public(trouble, sources[0]) for trouble in whole.troubles]
+    troubles = [public(trouble, whole.source) for trouble in whole.troubles]
     made = [study_section(part, live, troubles) for part in studies.values()]
     sections = [*_state(studies, live), *_claims(claims), *made, *_cells(studies), *_codebooks(studies)]
     sections += _inference(whole, troubles)
@@ -109,9 +108,7 @@ def _overview(studies: Mapping[str, StudyPart]) -> Json:
             ]
         )
     heads = ["Study", "Profile", "Data sets", "Methods#", "Seeds#", "Done#", "Running#", "Pending#", "Failed#"]
-    about = (
-        "Cells by state. Runs are those done, quantizers and recommenders; one that several cells share counts once."
-    )
+    about = "Cells by state. Runs: done quantizers and recommenders; one that several cells share counts once."
     return flat("studies", "Studies", about, [*heads, "Runs#", "Cost#"], lines)
 
 

@@ -233,6 +233,7 @@
         return;
       }
       point.element.classList.add("hot");
+      if (point.name) svg.append(point.element); // above the other lines
       ring.setAttribute("cx", point.x);
       ring.setAttribute("cy", point.y);
       svg.append(ring);

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -16,13 +17,28 @@ from bbqrec.store import Store
 PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s/'\"]+/)+")
 """The folders of an absolute path: they say where somebody's files are, which is nobody's business."""
 
+STORE = re.compile(r"(?<![-\w])store (?:\w+://|/)[^\s']+?(?=[:,;]?(?:\s|$))")
+
 
 def public(said: str, source: Any = None) -> str:
     """A text for a page that may be published: without the place of the store and the folders of absolute paths."""
+    said = STORE.sub("the store", said)
     if isinstance(source, Store):
-        said = said.replace(f"store {source.url}:", "the store:").replace(f"{source.url}/", "")
-        said = said.replace(f"store {source.url}", "the store").replace(source.url, "the store")
+        said = said.replace(f"{source.url}/", "").replace(source.url, "the store")
     return PATH.sub("…/", said)
+
+
+def published_part(part: StudyPart) -> StudyPart:
+    """A study whose errors and notes are `public`."""
+    said = {
+        column: pd.Series(
+            [None if text(value) is None else public(str(value), part.source) for value in part.rows[column]],
+            index=part.rows.index,
+            dtype=object,
+        )
+        for column in ("error", "note")
+    }
+    return replace(part, rows=part.rows.assign(**said))
 
 
 def last_line(error: str | None) -> str:
@@ -40,7 +56,7 @@ def state_tables(studies: Mapping[str, StudyPart], live: Mapping[str, Live]) -> 
             name = method_name(row["method"], row["label"], text(row["setting"]))
             line = [cell(name, runs=key), cell(dataset_label(row["dataset"])), cell(part.name)]
             line.append(cell(row["seed"], float(row["seed"])))
-            error = public(last_line(text(row["error"])), part.source)
+            error = last_line(text(row["error"]))
             if status == "running":
                 line += _progress(live.get(key))
             else:

@@ -100,3 +100,39 @@ def fill_large(store: Store, users: int = 40_000, seeds: int = 5) -> int:
     for cell in runs.values():
         publish(store, cell, users, 0.03 + 0.002 * list(METHOD_LABELS).index(cell["method"]))
     return len(runs)
+
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+"""A data set's name, and part of an error."""
+ERROR = f"Traceback (most recent call last):\n  File /home/somebody/x.py\nRuntimeError: {HOSTILE} in /home/somebody/w"
+
+
+def fill_live(store: Store, users: int = 400) -> None:
+    """A study in the middle: on toys all states, BBQRec with two seeds, on a data set with a hostile name one run done.
+
+    bbqrec/no-mim runs and has a checkpoint, bbqrec/no-rec waits for its quantizer, bbqrec/no-u failed, bbqrec/s is
+    damaged, bbqrec/e is pending and w/o image is the full model's own run.
+    """
+    toys = {method: cell_of(method, "toys", 0, f"toys-{method.replace('/', '-')}") for method in ABLATIONS}
+    second = cell_of("bbqrec", "toys", 1, "toys-bbqrec-1")
+    hostile = [cell_of(method, HOSTILE, 0, f"hostile-{method.replace('/', '-')}") for method in ("bbqrec", "bbqrec/s")]
+    toys["bbqrec/no-mim"]["status"] = toys["bbqrec/no-rec"]["status"] = "running"
+    toys["bbqrec/no-u"] |= {"status": "failed", "error": ERROR}
+    toys["bbqrec/e"]["status"] = "pending"
+    toys["bbqrec/no-image"]["run_key"] = toys["bbqrec"]["run_key"]
+    hostile[1] |= {"status": "failed", "error": "out of memory"}
+    cells = [*toys.values(), second, *hostile]
+    command = "python sweeps/ablations.py --store /home/somebody/runs --dataset /home/somebody/data/toys"
+    write(store, "ablations", cells, command=command, plan={"cells": len(cells), "recommender_runs": 11})
+    levels = {"quantizer": {"levels": 2, "codes": 256, "components": ["id"]}, "recommender": {"buckets": 100}}
+    for method in ("bbqrec", "bbqrec/s", "bbqrec/no-id", "bbqrec/no-text"):
+        publish(store, toys[method], users, 0.08, config=levels if method == "bbqrec/no-id" else None)
+    for cell in (second, hostile[0]):
+        publish(store, cell, users, 0.08)
+    metrics = [{"epoch": epoch, "valid/ndcg@10": 0.004 * epoch} for epoch in range(1, 13)]
+    log = json.dumps({"seconds": 120.0, "metrics": metrics}).encode()
+    store.save_progress("recommender", "toys-bbqrec-no-mim", "work", 12, {"log.json": log})
+    log = json.dumps({"seconds": 6.0, "metrics": [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]}).encode()
+    store.save_progress("quantizer", "q-toys-bbqrec-no-rec", "work", 3, {"log.json": log})
+    damaged = Path(store.url, "recommender", "toys-bbqrec-s", "good", "row.json")
+    damaged.write_text(damaged.read_text() + " ")

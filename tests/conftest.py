@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from bbqrec.data import load_dataset
 from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
@@ -21,6 +22,8 @@ def pytest_configure() -> None:
     Without a GPU, Triton's kernels run in its interpreter.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    settings.register_profile("bbqrec", deadline=None)  # a busy machine fails no test
+    settings.load_profile("bbqrec")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     if not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported, by whomever

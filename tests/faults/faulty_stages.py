@@ -135,5 +135,6 @@ def _exposed(train_epoch: Callable) -> Callable:
     return epoch
 
 
-QuantizerTrainer.train_epoch = _exposed(QuantizerTrainer.train_epoch)
-RecommenderTrainer.train_epoch = _exposed(RecommenderTrainer.train_epoch)
+if "FAULTS" in os.environ:  # a worker of a study, not pytest, which imports this to collect the tests
+    QuantizerTrainer.train_epoch = _exposed(QuantizerTrainer.train_epoch)
+    RecommenderTrainer.train_epoch = _exposed(RecommenderTrainer.train_epoch)

@@ -171,8 +171,9 @@ def statistics_table(name: str, title: str, found: Sequence[Contrast], rows: pd.
     columns += ["Verdict", "Relative#", "p#", "p (Wilcoxon)#", "d#", "Detectable#", "Users#"]
     about = (
         "Difference of the users' means over the seeds that both sides have; the interval is a bootstrap over users "
-        "and seeds (an arrow: beyond the scale). p: two-sided paired t-test over the users; Holm: corrected over the table. d: Cohen's effect size. "
-        "Detectable: the smallest difference that this test would find with a probability of 80 %."
+        "and seeds (an arrow: beyond the scale). p: two-sided paired t-test over the users; Holm: corrected over the "
+        "table. d: Cohen's effect size. Detectable: the smallest difference that this test would find with a "
+        "probability of 80 %."
     )
     return flat(name, title, about, columns, lines)
 

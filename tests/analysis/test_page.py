@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -293,6 +294,31 @@ def test_watching_follows_the_study_and_ends_in_a_page_that_stays(live, tmp_path
     assert "7 done" in last and "refresh" not in last.replace("dataset.refresh", "")
     with pytest.raises(InputError, match="does not exist"):
         next(watch_page(tmp_path / "nowhere", out, 7))
+
+
+@pytest.mark.e2e
+def test_ctrl_c_ends_the_watching_with_a_page_that_stays(live, tmp_path):
+    out = tmp_path / "page.html"
+    command = [sys.executable, "-m", "analysis", "page", "--store", live.url, "--out", str(out), "--watch", "1"]
+    # A shell's background process would ignore the signal.
+    watching = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not out.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert "data-refresh=" in out.read_text()
+        watching.send_signal(signal.SIGINT)
+        said = watching.communicate(timeout=60)[1]
+    finally:
+        watching.kill()
+    assert watching.returncode == 0 and said == ""
+    assert "data-refresh=" not in out.read_text() and "6 done" in out.read_text()
 
 
 @pytest.mark.parametrize(

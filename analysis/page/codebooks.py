@@ -35,7 +35,7 @@ def codebooks_table(studies: Mapping[str, StudyPart]) -> Json | None:
                 if any(pd.notna(row.get(f"codebook/codes/used_{level}_{signal}")) for level in levels):
                     lines.append(_line(part.name, row, key, signal, levels, size, most))
     heads = [f"Level {level + 1}#" for level in levels]
-    columns = ["Quantizer of", "Data set", "Seed#", "Signal", *heads, "Size#", "Items#", "Distinct IDs#", "Collisions#"]
+    columns = ["Quantizer of", "Data set", "Seed#", "Signal", "Collisions#", *heads, "Size#", "Items#", "Distinct IDs#"]
     return flat(
         "codebooks",
         "Codebooks and collisions",
@@ -66,9 +66,10 @@ def _line(
         cell(dataset_label(row["dataset"])),
         cell(row["seed"], float(row["seed"])),
         cell(signal),
+        number(row.get("collisions/excess")),
         *used,
         number(size),
-        *(number(row.get(f"collisions/{field}")) for field in ("items", "distinct", "excess")),
+        *(number(row.get(f"collisions/{field}")) for field in ("items", "distinct")),
         cell(key[:8]),
     ]
 

@@ -43,14 +43,17 @@ def render(model: Json) -> str:
 
 
 def interval_svg(interval: Sequence[float]) -> Markup:
-    """A difference with its interval on a scale whose middle is zero."""
+    """A difference with its interval on a scale whose middle is zero; an arrow where it lies beyond the scale."""
     low, middle, high, half = interval
-    x = [INTERVAL_WIDTH / 2 * (1 + 0.94 * value / half) for value in (low, middle, high)]
+    x = [INTERVAL_WIDTH / 2 * (1 + 0.92 * max(-1.0, min(1.0, value / half))) for value in (low, middle, high)]
     side = "none" if low <= 0 <= high else "more" if low > 0 else "less"
+    tip = 5 if middle > 0 else -5
+    mark = f'<circle cx="{x[1]:.1f}" cy="9" r="3.4"/>'
+    if abs(middle) > half:  # an arrow: it lies beyond
+        mark = f'<path d="M{x[1] - tip / 2:.1f} 5L{x[1] + tip / 2:.1f} 9L{x[1] - tip / 2:.1f} 13Z"/>'
     return Markup(
         f'<svg class="interval {side}" viewBox="0 0 {INTERVAL_WIDTH} 18" aria-hidden="true">'
-        f'<path class="zero" d="M{INTERVAL_WIDTH / 2} 0V18"/><path d="M{x[0]:.1f} 9H{x[2]:.1f}"/>'
-        f'<circle cx="{x[1]:.1f}" cy="9" r="3.4"/></svg>'
+        f'<path class="zero" d="M{INTERVAL_WIDTH / 2} 0V18"/><path d="M{x[0]:.1f} 9H{x[2]:.1f}"/>{mark}</svg>'
     )
 
 

@@ -7,6 +7,7 @@ the runs behind it), `state` (done, running, pending, failed or a verdict), `bar
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,8 @@ from analysis.tables import DECIMALS, Entry, Table
 
 Json = dict[str, Any]
 CELL_HEADS = ("Method", "Data set", "Study", "Seed#", "State")
+SCALE = 4.0
+"""Of the drawn intervals, in their median: beyond it one is cut, so that a collapse does not hide all others."""
 RUNNING_WORDS = ("running", "pending", "failed")
 
 
@@ -132,20 +135,17 @@ def runs_table(studies: Mapping[str, pd.DataFrame]) -> Json:
 
 
 def statistics_table(name: str, title: str, found: Sequence[Contrast], rows: pd.DataFrame) -> Json:
-    """What stands behind the marks of a table. Intervals share a scale per metric and table."""
+    """What stands behind the marks of a table. Intervals share a scale per table, which a few large ones leave."""
     done = rows[rows["status"] == "done"]
     keys: dict[tuple[str, str, str | None], list[str]] = {}
     for dataset, method, setting, key in done[["dataset", "method", "setting", "run_key"]].itertuples(index=False):
         keys.setdefault((dataset, method, text(setting)), []).append(key)
-    widest: dict[str, float] = {}
-    for c in found:
-        ends = [abs(limit) for limit in c.interval or ()] + ([abs(c.test.difference)] if c.test else [])
-        widest[c.metric] = max([widest.get(c.metric, 0.0), *ends])
+    ends = [abs(limit) for c in found for limit in c.interval or ()]
+    scale = min(max(ends), SCALE * median(ends)) or max(ends) if ends else 0.0
     lines = []
     for c in found:
         low, high = c.interval or (None, None)
         difference = c.test.difference if c.test else c.means[0] - c.means[1]
-        scale = widest[c.metric]
         drawn = [low, difference, high, scale] if low is not None and scale > 0 else None
         runs = [k for side in (c.ours, c.theirs) for k in keys.get((c.dataset, side.method, side.setting), ())]
         verdict = "" if c.p is None else "significant" if c.significant else "not significant"
@@ -171,8 +171,9 @@ def statistics_table(name: str, title: str, found: Sequence[Contrast], rows: pd.
     columns += ["Verdict", "Relative#", "p#", "p (Wilcoxon)#", "d#", "Detectable#", "Users#"]
     about = (
         "Difference of the users' means over the seeds that both sides have; the interval is a bootstrap over users "
-        "and seeds. p: two-sided paired t-test over the users; Holm: corrected over the table. d: Cohen's effect size. "
-        "Detectable: the smallest difference that this test would find with a probability of 80 %."
+        "and seeds (an arrow: beyond the scale). p: two-sided paired t-test over the users; Holm: corrected over the "
+        "table. d: Cohen's effect size. Detectable: the smallest difference that this test would find with a "
+        "probability of 80 %."
     )
     return flat(name, title, about, columns, lines)
 

@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from analysis.__main__ import main
 from analysis.page import watch_page, write_page
 from analysis.page.charts import ticks
 from analysis.page.model import page_model
+from analysis.page.render import INTERVAL_WIDTH, interval_svg
 from analysis.page.runs import config_difference
 from analysis.page.state import last_line, public
 from analysis.report import write_report
@@ -186,7 +188,7 @@ def test_a_page_of_exports_has_what_exports_have(tmp_path, make_baselines):
     row = dict(zip([c["name"] for c in tests["columns"]], tests["rows"][3], strict=True))
     assert row["Verdict"]["text"] == "significant"
     low, middle, high, half = row["95 % interval"]["interval"]
-    assert -half <= low < middle < high < 0
+    assert -4 * half <= low < middle < high < 0 and half > 0
     assert all("diff" not in record for record in model["runs"].values())
 
 
@@ -196,7 +198,7 @@ def test_rows_of_a_report_and_its_store_show_the_same_tables(live, tmp_path):
     ours, theirs = model_of(live), model_of(tmp_path / "export")
     for name in ("table3", "table4", "tests-table4", "figure4", "costs-ablations", "codebooks"):
         if name == "codebooks":  # the size of a codebook is in the config
-            used = [[row[4]["text"] for row in part(model, name)["rows"]] for model in (ours, theirs)]
+            used = [[row[5]["text"] for row in part(model, name)["rows"]] for model in (ours, theirs)]
             assert used[0] == used[1]
         else:
             assert part(ours, name) == part(theirs, name)
@@ -294,6 +296,31 @@ def test_watching_follows_the_study_and_ends_in_a_page_that_stays(live, tmp_path
         next(watch_page(tmp_path / "nowhere", out, 7))
 
 
+@pytest.mark.e2e
+def test_ctrl_c_ends_the_watching_with_a_page_that_stays(live, tmp_path):
+    out = tmp_path / "page.html"
+    command = [sys.executable, "-m", "analysis", "page", "--store", live.url, "--out", str(out), "--watch", "1"]
+    # A shell's background process would ignore the signal.
+    watching = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not out.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert "data-refresh=" in out.read_text()
+        watching.send_signal(signal.SIGINT)
+        said = watching.communicate(timeout=60)[1]
+    finally:
+        watching.kill()
+    assert watching.returncode == 0 and said == ""
+    assert "data-refresh=" not in out.read_text() and "6 done" in out.read_text()
+
+
 @pytest.mark.parametrize(
     ("low", "high", "found"),
     [
@@ -304,6 +331,15 @@ def test_watching_follows_the_study_and_ends_in_a_page_that_stays(live, tmp_path
 )
 def test_ticks_are_round_and_cover_the_values(low, high, found):
     assert ticks(low, high) == pytest.approx(found)
+
+
+def test_an_interval_beyond_the_scale_is_an_arrow_within_it():
+    assert "<circle" in interval_svg([-0.1, 0.2, 0.5, 1.0]) and "interval none" in interval_svg([-0.1, 0.2, 0.5, 1.0])
+    cut = interval_svg([3.0, 4.0, 5.0, 1.0])
+    assert "<circle" not in cut and "interval more" in cut
+    assert max(float(x) for x in re.findall(r"[MHL]([\d.]+)", cut)) <= INTERVAL_WIDTH
+    left = interval_svg([-5.0, -4.0, -3.0, 1.0])
+    assert "interval less" in left and min(float(x) for x in re.findall(r"[MHL]([\d.]+)", left)) >= 0
 
 
 def test_errors_and_paths_as_the_page_shows_them():

@@ -124,12 +124,13 @@ def remarks(found: Sequence[Contrast], says: str = "") -> list[str]:
             f"*: {says}p < {LEVEL:g} in a two-sided paired t-test over the users, each with the mean over the seeds "
             f"that both methods have; Holm-corrected over the table ({len(tested)} cells)."
         )
-    sizes: dict[str, float] = {}
+    sizes: dict[str, list[float]] = {}
     for c in tested:
         if c.metric == METRICS[-1] and c.detectable is not None:
-            sizes[c.dataset] = max(sizes.get(c.dataset, 0.0), c.detectable)
+            sizes.setdefault(c.dataset, []).append(c.detectable)
     if sizes:
-        least = ", ".join(f"{dataset_label(dataset)} {size:.4f}" for dataset, size in sizes.items())
+        ranges = {dataset: dict.fromkeys(f"{size:.4f}" for size in (min(s), max(s))) for dataset, s in sizes.items()}
+        least = ", ".join(f"{dataset_label(dataset)} {' to '.join(found)}" for dataset, found in ranges.items())
         found_with = f"is found with probability {POWER:g}, before correction, from this size on"
         lines.append(f"A difference of {METRIC_LABELS[METRICS[-1]]} {found_with}: {least}.")
     left = {dataset_label(c.dataset): None for c in found if c.test is None}

@@ -124,7 +124,7 @@ class Scheduler(PopulationBasedTraining):
         )
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Also of a trial that is tried again: Ray forgets how far it was, and would compare it with the others early."""
+        """Also of a trial that is tried again, of which Ray forgets how far it was: it would compare it too early."""
         known = self._trial_state.get(trial)
         super().on_trial_add(tune_controller, trial)
         if known is not None:

@@ -1,5 +1,6 @@
 """The command: bad input in one line, the plan, what has to come before it, and one population with Ray."""
 
+import contextlib
 import json
 import os
 import random
@@ -117,6 +118,15 @@ def test_the_quantizer_comes_first_and_is_the_studies(folder, store, monkeypatch
     sasrec = run_config("sasrec", dataset, 1, "tiny")
     assert missing(sasrec, "sasrec", folder, store) == []
     assert lay_groundwork(sasrec, "sasrec", *about[2:], name="pbt", console=Console()) == {} and len(asked) == 2
+
+
+def test_several_nodes_need_a_store_that_all_of_them_see(words, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("sweeps.connection.session", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr("sweeps.connection.ray.nodes", lambda: [{"Alive": True}] * 2)
+    assert main(PBT, [*words, "--cluster", "head:6379"]) == 2
+    error = capsys.readouterr().err
+    assert "is a local path, but the cluster has 2 nodes" in error and error.count("\n") == 1
+    assert not (tmp_path / "runs.pbt").exists()
 
 
 def test_checkpoints_lie_beside_the_store(tmp_path):

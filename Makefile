@@ -31,7 +31,7 @@ test: dev
 
 # Writes out/faults.json and out/faults.md. `python tests/faults/fault_report.py out/faults.json` puts them into docs/.
 faults: dev
-	BBQREC_FAULTS_OUT=$(OUT) $(VENV)/bin/python -m pytest tests/faults -m fault --timeout 900
+	BBQREC_FAULTS_OUT=$(OUT) $(VENV)/bin/python -m pytest tests/faults tests/sweeps/test_pbt.py -m fault --timeout 900
 
 check: dev
 	$(VENV)/bin/ruff check .

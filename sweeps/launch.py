@@ -3,7 +3,7 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,7 @@ def compute(
         with connection.session(resources.cluster, dashboard=resources.dashboard):
             connection.check_store(store, resources.shared_store)
             ledger.write()
-            if resources.cluster is not None and (resources.shared_store or not store.is_local):
-                for fingerprint, folder in ledger.folders.items():  # for nodes that do not see their folders
-                    store.publish("dataset", fingerprint, Path(folder), attempt="driver")
+            share_data(ledger.folders, store, resources)
             _run(ledger, resources, console, trackers, stages, stopper)
     ledger.write(final=True)
 
@@ -104,14 +102,7 @@ def _run(
     stopper: tune.Stopper | None,
 ) -> None:
     workers = resources.workers_per_run
-    cpus, gpus, slots = allot(resources, nodes(), ledger.side_by_side)
-    if slots < 1:
-        what = f"a run of {cpus:g} CPUs and {gpus:g} GPUs fits on no node"
-        if workers > 1:
-            what = f"a run of {workers} workers of {cpus:g} CPUs and {gpus:g} GPUs each does not fit"
-        if resources.cluster is None:
-            raise InputError(what, "lower --cpus-per-run or --gpus-per-run")
-        console.print(f"{what}: waiting for the cluster to grow")
+    cpus, gpus, slots = fitting(resources, ledger.side_by_side, console)
     # A cluster may grow when it sees trials waiting; a single machine does not.
     concurrency = resources.max_concurrent or (slots if resources.cluster is None and workers == 1 else None)
     places = max(slots, 1) * workers if workers > 1 else None
@@ -150,6 +141,27 @@ def _run(
         console.print(f"logs of the failed runs: {logs}", highlight=False, markup=False, soft_wrap=True)
     else:
         shutil.rmtree(logs, ignore_errors=True)
+
+
+def share_data(folders: Mapping[str, str], store: Store, resources: Resources) -> None:
+    """Copies data sets (fingerprint -> folder) to the store, for nodes of a cluster that do not see their folders."""
+    if resources.cluster is not None and (resources.shared_store or not store.is_local):
+        for fingerprint, folder in folders.items():
+            store.publish("dataset", fingerprint, Path(folder), attempt="driver")
+
+
+def fitting(resources: Resources, runs: int, console: Console) -> tuple[float, float, int]:
+    """What `allot` gives each of the `runs` on the Ray at hand. Raises InputError if none fits and none ever will."""
+    workers = resources.workers_per_run
+    cpus, gpus, slots = allot(resources, nodes(), runs)
+    if slots < 1:
+        what = f"a run of {cpus:g} CPUs and {gpus:g} GPUs fits on no node"
+        if workers > 1:
+            what = f"a run of {workers} workers of {cpus:g} CPUs and {gpus:g} GPUs each does not fit"
+        if resources.cluster is None:
+            raise InputError(what, "lower --cpus-per-run or --gpus-per-run")
+        console.print(f"{what}: waiting for the cluster to grow")
+    return cpus, gpus, slots
 
 
 def nodes() -> list[tuple[float, float]]:

@@ -56,6 +56,9 @@ SPACES: Mapping[str, Space] = {
 }
 """By method; `items` and `generators` are the families, for every method without a space of its own."""
 
+PERTURBABLE = ("recommender.learning_rate", "recommender.weight_decay", "recommender.dropout")
+"""Fields that may change while stage 2 trains: weights keep their shapes, batches and steps their number."""
+
 TUNABLE = tuple(name for name, method in METHODS.items() if "Table 2" in method.table and "/" not in name)
 """The methods of Table 2. A variant such as bbqrec/no-mim is not tuned: it takes the full model's config."""
 
@@ -68,6 +71,11 @@ def space_for(method: str) -> Space:
 def space_of(method: str, run: RunConfig, fixed: Mapping[str, Any]) -> Space:
     """The space around a run, the method's default: without `fixed` fields, and with the default among its values."""
     return {path: _with(domain, default(run, path)) for path, domain in space_for(method).items() if path not in fixed}
+
+
+def perturbable(space: Space) -> Space:
+    """What of a space population-based training may vary."""
+    return {path: domain for path, domain in space.items() if path in PERTURBABLE}
 
 
 def default(run: RunConfig, path: str) -> Any:

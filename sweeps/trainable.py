@@ -80,7 +80,7 @@ def reports(config: dict[str, Any], trial: str, device: str) -> Iterator[dict[st
     stages = importlib.import_module(config["stages"])
     run = run_from_json(config["run"])
     store = Store(config["store"])
-    dataset = _dataset(config["folder"], run.fingerprint, store.url)
+    dataset = dataset_of(config["folder"], run.fingerprint, store.url)
     # A worker that was cut off may still be writing: its successor writes under another attempt.
     options: dict[str, Any] = {"attempt": f"{trial}-{uuid.uuid4().hex[:8]}", "device": device}
     options["provenance"] = config["provenance"]
@@ -126,7 +126,7 @@ def _lost(stage: str, run: RunConfig, store: Store) -> tuple[str, RunConfig] | N
 
 
 @lru_cache(maxsize=2)
-def _dataset(folder: str, fingerprint: str, store: str) -> Dataset:
+def dataset_of(folder: str, fingerprint: str, store: str) -> Dataset:
     """The data set from its folder or, on a node that does not have it, from the copy in the store.
 
     Verified and then kept for the next trial of this process.

@@ -90,7 +90,7 @@ def suggestion(space: Space, told: Sequence[Trial], number: int, seed: int) -> d
     for trial in told:
         study.add_trial(_frozen(trial, distributions))
     asked = study.ask(distributions)
-    return {path: _rounded(asked.params[path], domain) for path, domain in space.items()}
+    return {path: rounded(asked.params[path], domain) for path, domain in space.items()}
 
 
 def stopped_at(before: Sequence[Sequence[float]], scores: Sequence[float], budget: Budget) -> int | None:
@@ -154,7 +154,7 @@ def _frozen(trial: Trial, distributions: dict[str, optuna.distributions.BaseDist
     return optuna.trial.create_trial(state=optuna.trial.TrialState.PRUNED, intermediate_values=reached, **about)
 
 
-def _rounded(value: float, domain: Any) -> float:
+def rounded(value: float, domain: Any) -> float:
     """Three significant digits are enough, and can be read."""
     if isinstance(domain, Choices):
         return value

@@ -82,9 +82,12 @@ def read_tuned_file(path: Path, method: str | None = None) -> dict[str, Any] | N
     return found
 
 
-def write_tuned(folder: Path, found: Mapping[str, Any]) -> Path:
-    """Writes what was found by tuning. A file that says the same but for when and by which code stays as it is."""
-    path = tuned_file(folder, found["dataset"], found["method"])
+def write_tuned(folder: Path, found: Mapping[str, Any], kind: str = "") -> Path:
+    """Writes what was found by tuning. A file that says the same but for when and by which code stays as it is.
+
+    A `kind` such as ".pbt" is that of another file beside the tuned config, which no study reads.
+    """
+    path = tuned_file(folder, found["dataset"], found["method"] + kind)
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

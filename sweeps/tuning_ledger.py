@@ -38,7 +38,7 @@ class TuningLedger:
 
     def __init__(self, series: Sequence[Series], store: Store, folder: Path, command: str = "") -> None:
         self.series, self.store, self.folder = series, store, folder
-        self.made = {**source_state(), "command": command, "versions": _versions()}
+        self.made = made_by(command)
         self.status: dict[str, Status] = {}
         self.runs: dict[str, Run] = {}
         self.errors: dict[str, str] = {}
@@ -211,6 +211,11 @@ class TuningLedger:
             for number, trial in list(series.at_hand.items()):
                 if any(run.key == key for run in self._needed(trial)) or trial.run.key == key:
                     yield series, number, trial
+
+
+def made_by(command: str) -> dict[str, Any]:
+    """What a tuned config says of its making, but for the date: the state of the source, the command, the versions."""
+    return {**source_state(), "command": command, "versions": _versions()}
 
 
 def _versions() -> dict[str, str]:

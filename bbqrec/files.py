@@ -57,7 +57,8 @@ class Files:
             self._system, root = url_to_fs(str(url), use_listings_cache=False)
         except ImportError as error:
             raise InputError(
-                f"store {url}: {one_line(error)}", "install the package it names, bbqrec[s3] for s3://"
+                f"store {url}: {one_line(error)}",
+                "install the package it names, bbqrec[s3] for s3://, bbqrec[gcs] for gs://",
             ) from error
         except ValueError as error:
             raise InputError(

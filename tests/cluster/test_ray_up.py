@@ -133,6 +133,9 @@ def test_on_prem_every_machine_works() -> None:
     (node_type,) = prepared(config)["available_node_types"].values()
     assert node_type["min_workers"] == node_type["max_workers"] == len(config["provider"]["worker_ips"])
     assert "RAY_enable_autoscaler_v2=0" in config["head_start_ray_commands"][-1]
+    for kind in ("head", "worker"):  # 127.0.0.1 without a way to the internet
+        assert "set -- $SSH_CONNECTION; ray start" in config[f"{kind}_start_ray_commands"][-1]
+        assert "--node-ip-address=$3" in config[f"{kind}_start_ray_commands"][-1]
 
 
 def test_aws_account_and_nodes_in_a_stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -56,9 +56,8 @@ class Files:
             # Listings are never cached: other processes write while this one looks.
             self._system, root = url_to_fs(str(url), use_listings_cache=False)
         except ImportError as error:
-            raise InputError(
-                f"store {url}: {one_line(error)}", "install the package it names, bbqrec[s3] for s3://"
-            ) from error
+            remedy = "install the package it names: bbqrec[s3] for s3://, bbqrec[gcs] for gs://"
+            raise InputError(f"store {url}: {one_line(error)}", remedy) from error
         except ValueError as error:
             raise InputError(
                 f"store {url}: {one_line(error)}", "use a path or a URL such as s3://bucket/path"

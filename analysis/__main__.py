@@ -44,8 +44,10 @@ def report(store: str = "runs", study: str | None = None, out: Path = Path("out"
         study: One study alone, straight into the folder: its name as its file in sweeps/, of which the latest counts,
             or one in particular, such as ablations-1a2b3c4d; a name that does not exist lists them.
         out: Folder for the files; what it holds under other names stays.
-        pdf: Have LaTeX set report.tex.
+        pdf: Have LaTeX set report.tex, which one study alone has not.
     """
+    if pdf and study is not None:
+        raise InputError("--pdf sets the document of all studies", "leave out --study or --pdf")
     for path in write_whole(store, out, pdf) if study is None else write_report(store, study, out):
         print(path)
 

@@ -22,7 +22,7 @@ from analysis.inference import load_measured, table6
 from analysis.overview import overview
 from analysis.paper import beside
 from analysis.ranks import EXPORT as RANKS_EXPORT
-from analysis.ranks import export_ranks, load_ranks
+from analysis.ranks import Ranks, export_ranks, load_ranks
 from analysis.rows import export_rows, exported_file, load_rows, open_store
 from analysis.studies import read_study
 from analysis.tables import TABLE_3, TABLE_4, Table, TableSpec, latex, markdown
@@ -30,26 +30,31 @@ from bbqrec.errors import InputError
 from bbqrec.store import Store
 
 Source = Store | str | Path
-Writer = Callable[[Source, pd.DataFrame, Path], None]
-"""Writes what the rows feed to a folder; the source has what rows do not hold."""
+Writer = Callable[[pd.DataFrame, Ranks, Path], None]
+"""Writes what rows and ranks feed to a folder."""
 
 
 def write_report(source: Source, study: str | Mapping[str, Any], out: str | Path) -> list[Path]:
-    """Writes the tables and figures of a study, its rows, costs and learning curves to `out`; returns the files.
+    """Writes the tables and figures of a study, its rows, ranks, costs and learning curves to `out`; returns the files.
 
-    Quantizers have no such curves. `source` is a store, its URL or exported rows; `study` a name or, for a store, what
-    a study file holds. Cells without a number are shown as such. All files are made before the first one is put in
+    Quantizers have no ranks and curves. `source` is a store, its URL or exported rows; `study` a name or, for a store,
+    what a study file holds. Cells without a number are shown as such. All files are made before the first one is put in
     place. Raises InputError for a source or study that is not there, or an unwritable `out`.
     """
     if isinstance(study, str):
         study = {"name": study} if exported_file(source) else read_study(open_store(source), study)
-    name = study["name"]
     rows = load_rows(source, study)
-    curves = None if (rows["stage"] == "quantizer").any() else load_curves(source, rows)
+    if (rows["stage"] == "quantizer").any():
+        return write_rows(study["name"], rows, {}, None, out)
+    return write_rows(study["name"], rows, load_ranks(source, rows), load_curves(source, rows), out)
+
+
+def write_rows(name: str, rows: pd.DataFrame, ranks: Ranks, curves: pd.DataFrame | None, out: str | Path) -> list[Path]:
+    """The same of what is read already; `curves` is None for quantizers."""
 
     def fill(folder: Path) -> None:
         for write in OUTPUTS.get(name, (_overview,) if curves is not None else ()):
-            write(source, rows, folder)
+            write(rows, ranks, folder)
         export_rows(rows, folder / "rows.csv")
         _write_csv(cell_costs(rows), folder / "costs.csv")
         (folder / "costs.md").write_text(costs_markdown(rows), encoding="utf-8")
@@ -89,8 +94,7 @@ def write_table(made: Table, folder: Path) -> None:
 def _ablations(*specs: TableSpec) -> Writer:
     """Tables of the full model and its variants, and what their marks are made of."""
 
-    def write(source: Source, rows: pd.DataFrame, folder: Path) -> None:
-        ranks = load_ranks(source, rows)
+    def write(rows: pd.DataFrame, ranks: Ranks, folder: Path) -> None:
         tested = []
         for spec in specs:
             found = losses(rows, ranks, spec)
@@ -103,8 +107,7 @@ def _ablations(*specs: TableSpec) -> Writer:
     return write
 
 
-def _table2(source: Source, rows: pd.DataFrame, folder: Path) -> None:
-    ranks = load_ranks(source, rows)
+def _table2(rows: pd.DataFrame, ranks: Ranks, folder: Path) -> None:
     compared = gains(rows, ranks)
     write_table(table2(rows, compared), folder)
     (folder / "table2_paper.md").write_text(beside(rows, TABLE_2, improvement=True), encoding="utf-8")
@@ -116,22 +119,24 @@ def _write_csv(made: pd.DataFrame, path: Path) -> None:
     made.to_csv(path, index=False, lineterminator="\n")
 
 
-def _table5(source: Source, rows: pd.DataFrame, folder: Path) -> None:
+def _table5(rows: pd.DataFrame, ranks: Ranks, folder: Path) -> None:
     write_table(table5(rows), folder)
 
 
-def _figure4(source: Source, rows: pd.DataFrame, folder: Path) -> None:
+def _figure4(rows: pd.DataFrame, ranks: Ranks, folder: Path) -> None:
     made = figure4(rows)
     subject = f"BBQRec without one behaviour signal. {conditions(rows[rows['method'].isin(FIGURE_4_METHODS)], 'test')}"
     for suffix in ("pdf", "png"):
         save(made, folder / f"figure4.{suffix}", subject)
 
 
-def _overview(source: Source, rows: pd.DataFrame, folder: Path) -> None:
+def _overview(rows: pd.DataFrame, ranks: Ranks, folder: Path) -> None:
     write_table(overview(rows), folder)
+    if ranks:  # the table tests nothing, but the claims do
+        export_ranks(ranks, folder / RANKS_EXPORT)
 
 
-def _figure3(source: Source, rows: pd.DataFrame, folder: Path) -> None:
+def _figure3(rows: pd.DataFrame, ranks: Ranks, folder: Path) -> None:
     for split, name in (("test", "figure3"), ("valid", "figure3_validation")):
         made = figure3(rows, split)
         for suffix in ("pdf", "png") if made else ():

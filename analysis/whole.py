@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.curves import COLUMNS, load_curves
 from analysis.inference import FILE as MEASURED
+from analysis.inference import load_measured
 from analysis.ranks import Ranks, load_ranks
 from analysis.rows import EXPORTS, exported_file, load_rows, open_store
 from analysis.studies import read_study
@@ -51,8 +52,8 @@ class Whole:
 def load_whole(source: Source, needed: bool = True) -> Whole:
     """The latest study of each name in a store, or those whose exports lie in the folders of a folder (or in itself).
 
-    What is damaged is left out and named in `troubles`: a study without its rows, or its curves or ranks alone. Raises
-    InputError for a source that is not there and, if any study is `needed`, for one that has none.
+    What is damaged is left out and named in `troubles`: a study without its rows, its curves or ranks alone, Table 6.
+    Raises InputError for a source that is not there and, if any study is `needed`, for one that has none.
     """
     parts: dict[str, StudyPart] = {}
     troubles: list[str] = []
@@ -79,12 +80,13 @@ def load_whole(source: Source, needed: bool = True) -> Whole:
         parts[name] = StudyPart(
             name=name, source=place, rows=rows, ranks=ranks, curves=curves, about=about, configs=configs
         )
+    inference = _measured(source, troubles)
     for trouble in troubles:
         log.warning("%s", trouble)
     if needed and not parts:
         shown = where.url if isinstance(where, Store) else where
         raise InputError("; ".join([f"{shown} has no study that can be read", *troubles]), "run one")
-    return Whole(studies=parts, inference=_measured(source), troubles=tuple(troubles), source=where)
+    return Whole(studies=parts, inference=inference, troubles=tuple(troubles), source=where)
 
 
 def _exports(source: Source, troubles: list[str]) -> dict[str, tuple[Source, Mapping[str, Any]]]:
@@ -130,7 +132,12 @@ def _latest(store: Store, troubles: list[str]) -> dict[str, tuple[Source, Mappin
     return found
 
 
-def _measured(source: Source) -> Path | None:
+def _measured(source: Source, troubles: list[str]) -> Path | None:
     if isinstance(source, Store) or "://" in str(source):
         return None
-    return next(iter(sorted(Path(source).glob(f"*/{MEASURED}"))), None) if Path(source).is_dir() else None
+    found = next(iter(sorted(Path(source).glob(f"*/{MEASURED}"))), None) if Path(source).is_dir() else None
+    try:
+        return found if found is None or load_measured(found) else None
+    except InputError as error:
+        troubles.append(f"Table 6 is left out: {error.what}")
+        return None

@@ -14,7 +14,7 @@ from analysis.labels import dataset_label
 from analysis.markup import escape
 from analysis.page.model import page_model
 from analysis.page.render import put, render
-from analysis.report import Source, in_place, write_inference, write_report, write_table
+from analysis.report import Source, in_place, write_inference, write_rows, write_table
 from analysis.table1 import table1
 from analysis.whole import StudyPart, Whole, load_whole
 from bbqrec.errors import InputError
@@ -93,7 +93,7 @@ _DOCUMENT = _ENVIRONMENT.from_string(r"""% Written by `python -m analysis report
 
 
 def write_whole(source: Source, out: str | Path, pdf: bool = False) -> list[Path]:
-    """Writes a folder per study (see `write_report`), and beside them Table 1, the claims, report.tex and index.html.
+    """Writes a folder per study (as `write_report`), and beside them Table 1, the claims, report.tex and index.html.
 
     Returns the files. What is damaged is left out and said in the document. `pdf` has LaTeX set it as well. Raises
     InputError for a source without any study, an unwritable `out`, and for `pdf` without LaTeX.
@@ -102,29 +102,32 @@ def write_whole(source: Source, out: str | Path, pdf: bool = False) -> list[Path
     whole = load_whole(source)
     written: list[Path] = []
     for part in whole.studies.values():
-        written += write_report(part.source, part.about or part.name, out / part.name)
+        curves = None if (part.rows["stage"] == "quantizer").any() else part.curves
+        written += write_rows(part.name, part.rows, part.ranks, curves, out / part.name)
     if whole.inference is not None:
         written += write_inference(whole.inference, out / "inference")
         written += in_place(lambda folder: shutil.copy(whole.inference, folder / MEASURED), out / "inference")
     found = claims(whole)
-    written += in_place(lambda folder: _fill(whole, found, out, folder), out)
+    there = {path.relative_to(out).as_posix() for path in written}
+    written += in_place(lambda folder: _fill(whole, found, there, folder), out)
     written.append(put(render(page_model(whole, found)), out / PAGE))
     if pdf:
         written.append(_set(out))
     return written
 
 
-def _fill(whole: Whole, found: list[Claim], out: Path, folder: Path) -> None:
+def _fill(whole: Whole, found: list[Claim], written: set[str], folder: Path) -> None:
+    """`written`: what the document may show, by name; another report may have left more in its folder."""
     write_table(table1(pd.concat([part.rows for part in whole.studies.values()])), folder)
     claims_frame(found).to_csv(folder / "claims.csv", index=False, lineterminator="\n")
     (folder / "claims.md").write_text(claims_markdown(found), encoding="utf-8")
     (folder / "claims.tex").write_text(claims_latex(found), encoding="utf-8")
     there = []
     for title, tables, figures in SECTIONS:
-        kept = [name for name in tables if (out / name).exists()], [f for f in figures if (out / f[0]).exists()]
+        kept = [name for name in tables if name in written], [f for f in figures if f[0] in written]
         there += [(title, *kept)] if any(kept) else []
     known = {name for _, tables, _ in SECTIONS for name in tables}
-    others = [f"{name}/overview.tex" for name in whole.studies if (out / name / "overview.tex").exists()]
+    others = [f"{name}/overview.tex" for name in whole.studies if f"{name}/overview.tex" in written]
     if extra := [name for name in others if name not in known]:
         there.append(("Further studies", extra, []))
     origins = [escape(line) for part in whole.studies.values() for line in [_origin(part)]]

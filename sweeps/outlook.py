@@ -27,14 +27,22 @@ class Past:
 
 
 def shared_with(plan: Plan, store: Store) -> dict[str, int]:
-    """Key of every other study in the store -> how many of the plan's unique runs are its runs, too; never 0."""
+    """Key of every other study in the store -> how many of the plan's unique runs are its runs, too; never 0.
+
+    Damaged study files are left out.
+    """
     found = {}
     for name in store.json_names("study"):
-        described = store.load_json(f"study/{name}.json")
-        cells = described.get("cells") if isinstance(described, dict) else None
-        if not isinstance(cells, list) or name in (plan.key, plan.study.name) or described.get("key") != name:
-            continue  # a study's plain name is a copy of its latest
-        keys = {cell.get(field) for cell in cells for field in ("run_key", "quantizer_key")}
+        if name in (plan.key, plan.study.name):
+            continue
+        try:
+            described = store.load_json(f"study/{name}.json")
+            if described["key"] != name:
+                continue  # a study's plain name is a copy of its latest
+            keys = {cell.get(field) for cell in described["cells"] for field in ("run_key", "quantizer_key")}
+        except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("study %s tells nothing of its runs: %s", name, error)
+            continue
         if common := keys & set(plan.runs):
             found[name] = len(common)
     return found
@@ -47,7 +55,7 @@ def past_runs(store: Store) -> list[Past]:
         try:
             row = store.read_json("recommender", key, "row.json")
             found |= dict(_stages_of(row))
-        except (InputError, KeyError, TypeError, ValueError) as error:
+        except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
             log.warning("run %s tells nothing of its cost: %s", key, error)
     return list(found.values())
 

@@ -135,7 +135,8 @@ class Progress(Callback):
             to_go.append((_alike(run) if self.costs.get(_alike(run)) else (run.stage,), epochs - epoch))
         if not all(self.costs.get(alike) for alike, _ in to_go):
             return None
-        left = sum(epochs * sum(self.costs[alike]) / len(self.costs[alike]) for alike, epochs in to_go)
+        means = {alike: sum(self.costs[alike]) / len(self.costs[alike]) for alike in dict(to_go)}  # of each kind once
+        left = sum(epochs * means[alike] for alike, epochs in to_go)
         return left / max(min(self.slots, len(ahead)), 1)
 
 

@@ -162,7 +162,8 @@ class Series:
         """A seed point as values of the space: its fields are the space's, the others keep their default."""
         for path, value in point.items():
             domain = self.space.get(path)
-            if domain is not None and not domain.holds(value):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if domain is not None and not (number and domain.holds(value)):
                 raise InputError(f"seed point {path}={value} is not in {self.method}'s space", "leave the file out")
         return {path: point.get(path, value) for path, value in self.default.items()}
 

@@ -118,6 +118,8 @@ class Tuning(SweepCommand):
             if found is None:
                 raise InputError(f"--seed-points {path} does not exist", "give files that this command wrote")
             points.setdefault(found["method"], []).append(found["overrides"])
+        if points and not points.keys() & set(self.methods):
+            raise InputError(f"--seed-points are of {', '.join(points)}, not tuned here", "leave them out")
         return points
 
     def _check(self, given: dict[str, str]) -> None:
@@ -173,9 +175,11 @@ def plan(ledger: TuningLedger, budget: Budget) -> Table:
 
 
 def scope(ledger: TuningLedger, profile: str, given: dict[str, str]) -> str:
-    """Profile, overrides and every method's space, a line each."""
+    """Profile, overrides, number of seed points, and every method's space, a line each."""
     lines = [f"profile: {profile}"]
     lines += [f"set: {', '.join(f'{path}={value}' for path, value in given.items())}"] if given else []
+    if points := {series.method: len(series.points) for series in ledger.series if series.points}:
+        lines.append(f"seed points: {', '.join(f'{method} {count}' for method, count in points.items())}")
     for series in {series.method: series for series in ledger.series}.values():
         domains = []
         for path, domain in series.space.items():

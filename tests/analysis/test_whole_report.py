@@ -1,15 +1,20 @@
 """A whole store, or a folder of exports: every study, Table 1, the claims and the document; damage is said."""
 
+import io
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from analysis.__main__ import main
+from analysis.page import write_page
 from analysis.rows import export_rows, load_rows
 from analysis.whole import load_whole
 from analysis.whole_report import write_whole
 from bbqrec.errors import InputError
+from bbqrec.metrics import scores
 
 SIZES = {"users": 19412, "items": 11924, "interactions": 167597, "texts": 11890, "images": 0, "average length": 8.634}
 
@@ -78,6 +83,48 @@ def test_damage_is_left_out_and_said(finished, tmp_path):
     assert "study broken is left out" in (tmp_path / "out" / "report.tex").read_text()
 
 
+def test_damaged_curves_and_ranks_and_times_leave_the_rest(store, publish, write_study, tmp_path):
+    publish(store, "toys", "bbqrec", files={"ranks_test.npy": b"none"})
+    publish(store, "toys", "bbqrec/e", files={"metrics.jsonl": b'{"epoch": "x", "valid/ndcg@10": 1}\n'})
+    write_study(store, methods=("bbqrec", "bbqrec/e"))
+    write_whole(store, tmp_path / "out")
+    document = (tmp_path / "out" / "report.tex").read_text()
+    assert "study ablations has no learning curves" in document and "study ablations is not tested" in document
+    assert r"\input{ablations/table4.tex}" in document
+    (tmp_path / "out" / "inference").mkdir()
+    (tmp_path / "out" / "inference" / "inference.json").write_text("{")
+    write_whole(tmp_path / "out", tmp_path / "again")
+    assert "Table 6 is left out" in (tmp_path / "again" / "report.tex").read_text()
+    assert "Table 6 is left out" in write_page(tmp_path / "out", tmp_path / "page.html").read_text()
+
+
+def test_the_document_shows_nothing_of_an_earlier_report(finished, tmp_path):
+    write_whole(finished, tmp_path / "out")
+    Path(finished.url, "study", "ablations.json").unlink()
+    write_whole(finished, tmp_path / "out")
+    document = (tmp_path / "out" / "report.tex").read_text()
+    assert r"\input{mine/overview.tex}" in document and "ablations" not in document
+
+
+def test_an_export_is_tested_as_its_store_is(store, publish, tmp_path):
+    """Also of the grids, which no table tests but the claims do."""
+    cells = []
+    for seed, levels in ((0, 3), (1, 1)):
+        buffer, ranks = io.BytesIO(), np.arange(1, 9) + 9 * seed
+        np.save(buffer, ranks)
+        changes = {"seed": 0, "scores": {split: scores(ranks) for split in ("valid", "test")}}
+        publish(store, "toys", "bbqrec", seed, changes, {"ranks_test.npy": buffer.getvalue()})
+        about = {"method": "bbqrec", "label": "BBQRec", "dataset": "toys", "seed": 0, "status": "done"}
+        cells.append(about | {"run_key": f"toys.bbqrec.{seed}", "setting": f"quantizer.levels={levels}"})
+    store.write_json("study/hyperparameters.json", {"name": "hyperparameters", "cells": cells})
+    write_whole(store, tmp_path / "out")
+    write_whole(tmp_path / "out", tmp_path / "again")
+    first, second = ((tmp_path / name / "claims.csv").read_text() for name in ("out", "again"))
+    judged = [line for line in first.splitlines() if "levels=3 over levels=1" in line]
+    assert len(judged) == 1 and "(p " in judged[0], judged
+    assert first == second
+
+
 def test_latex_sets_the_document(finished, tmp_path):
     if shutil.which("pdflatex") is None and shutil.which("tectonic") is None:
         pytest.skip("no LaTeX on this machine")
@@ -96,6 +143,12 @@ def test_a_source_without_studies_is_one_line(tmp_path, capsys, where):
     assert main(["report", "--store", str(tmp_path / where), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_one_study_has_no_document_to_set(finished, tmp_path, capsys):
+    words = ["report", "--store", finished.url, "--study", "mine", "--pdf", "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "--pdf" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_the_command_writes_all_of_it_and_prints_the_claims(finished, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Grids: what they plan, what they share with other studies, what they refuse."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,18 @@ def test_estimates_come_from_the_nearest_past_run_on_the_same_data(study, store)
     assert estimate(run, [far, near, other]) == pytest.approx(30.0), "half the epochs"
     assert estimate(run, [far]) == 1.0
     assert estimate(run, [other]) is None
+
+
+@pytest.mark.parametrize(
+    "damage", [b"{", b"[]", b'{"key": "other"}', b'{"key": "other", "cells": ["a", {"run_key": []}]}']
+)
+def test_another_study_s_damaged_file_is_none_of_a_plan_s_business(study, store, damage):
+    Path(store.url, "study").mkdir()
+    Path(store.url, "study", "other.json").write_bytes(damage)
+    plan = study(methods=("bbqrec",)).plan(store)
+    keys = [{"run_key": key} for key in plan.runs]
+    store.write_json("study/whole.json", {"key": "whole", "cells": keys})
+    assert shared_with(plan, store) == {"whole": len(keys)}
 
 
 def test_past_runs_are_both_stages_and_damage_is_left_out(store, tmp_path):

@@ -68,6 +68,24 @@ def test_a_cheap_model_s_epochs_do_not_count_for_an_expensive_one(folder, store)
     assert watched.eta() == 2 * 1.0 + 2 * 9.0 + 3 * 5.0, "of the third nothing is known but the others' mean"
 
 
+def test_an_eta_looks_at_each_report_once(watched):
+    """And not once per run: a large study has thousands of both."""
+
+    class Counted(list):
+        read = 0
+
+        def __iter__(self):
+            Counted.read += 1
+            return super().__iter__()
+
+    quantizer, full, _ = watched.ledger.plan.missing
+    epoch(watched, quantizer, 1, 2, 10.0)
+    epoch(watched, full, 1, 3, 40.0)
+    watched.costs.update({alike: Counted(costs) for alike, costs in watched.costs.items()})
+    assert watched.eta() is not None
+    assert Counted.read == 2, "of the recommenders, which are two, and of the quantizer"
+
+
 def test_lines_come_every_few_seconds_and_events_at_once(watched, tmp_path):
     quantizer = watched.ledger.plan.missing[0]
     (tmp_path / "error.txt").write_text("Failure # 1 (occurred at noon)\nTraceback\nValueError: codes=[7] of range\n")

@@ -90,6 +90,18 @@ def test_a_seed_point_that_cannot_be_tried_is_named(words, capsys, tmp_path):
     file = write_tuned(tmp_path / "elsewhere", about)
     assert main(Tuning, [*words, "--methods", "sasrec", "--seed-points", str(file)]) == 2
     assert "seed point recommender.dropout=0.77 is not in sasrec's space" in capsys.readouterr().err
+    file = write_tuned(tmp_path / "elsewhere", about | {"overrides": {"recommender.learning_rate": "high"}})
+    assert main(Tuning, [*words, "--methods", "sasrec", "--seed-points", str(file)]) == 2
+    assert "seed point recommender.learning_rate=high is not in sasrec's space" in capsys.readouterr().err
+
+
+def test_seed_points_of_methods_that_are_not_tuned_are_seen(words, capsys, tmp_path):
+    about = {"dataset": "other", "fingerprint": "f", "profile": "small", "overrides": {"recommender.d_model": 64}}
+    files = [str(write_tuned(tmp_path / "elsewhere", {"method": name, **about})) for name in ("sasrec", "gru4rec")]
+    assert main(Tuning, [*words, "--methods", "sasrec", "--dry-run", "--seed-points", *files]) == 0
+    assert "seed points: sasrec 1\n" in capsys.readouterr().out
+    assert main(Tuning, [*words, "--methods", "bert4rec", "--dry-run", "--seed-points", *files]) == 2
+    assert "--seed-points are of sasrec, gru4rec, not tuned here" in capsys.readouterr().err
 
 
 def test_what_is_set_is_not_tuned(words, capsys):

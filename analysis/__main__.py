@@ -48,6 +48,8 @@ def report(store: str = "runs", study: str | None = None, out: Path = Path("out"
     """
     if pdf and study is not None:
         raise InputError("--pdf sets the document of all studies", "leave out --study or --pdf")
+    if pdf and study is not None:
+        raise InputError("--pdf is of a whole store", "leave out --study")
     for path in write_whole(store, out, pdf) if study is None else write_report(store, study, out):
         print(path)
 

@@ -142,7 +142,8 @@ def _scored(contrast: Contrast) -> Comparison:
     ahead = contrast.means[0] > contrast.means[1]
     verdict: Verdict = "not significant" if not contrast.significant else "holds" if ahead else "contradicted"
     tested = "not tested" if contrast.p is None else f"p {contrast.p:.2g}"
-    numbers = f"{contrast.means[0]:.4f} / {contrast.means[1]:.4f} ({tested})"
+    ours, theirs = contrast.compared or contrast.means  # of the seeds that were tested
+    numbers = f"{ours:.4f} / {theirs:.4f} ({tested})"
     what = f"{_name(contrast.ours)} over {_name(contrast.theirs)}"
     return Comparison(dataset=contrast.dataset, what=what, verdict=verdict, numbers=numbers)
 

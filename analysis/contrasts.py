@@ -36,9 +36,10 @@ class Side:
 class Contrast:
     """`ours` against `theirs` on one data set by one metric: means over each side's own seeds, `relative` to theirs.
 
-    Tests compare the users, each with the mean over the `seeds` that both sides have: `test` is the t-test, `wilcoxon`
-    a p-value, `interval` a bootstrap over users and seeds, `effect` Cohen's d, `detectable` what the t-test could have
-    found. `p` is that of the t-test after Holm's correction over the contrasts that it was made with.
+    Tests compare the users, each with the mean over the `seeds` that both sides have; `compared` are the means of those
+    alone. `test` is the t-test, `wilcoxon` a p-value, `interval` a bootstrap over users and seeds, `effect` Cohen's d,
+    `detectable` what the t-test could have found. `p` is that of the t-test after Holm's correction over the contrasts
+    that it was made with.
     """
 
     dataset: str
@@ -47,6 +48,7 @@ class Contrast:
     theirs: Side
     means: tuple[float, float]
     seeds: tuple[int, ...] = ()
+    compared: tuple[float, float] | None = None
     test: PairedTest | None = None
     wilcoxon: float | None = None
     interval: tuple[float, float] | None = None
@@ -103,10 +105,11 @@ def frame(found: Sequence[Contrast]) -> pd.DataFrame:
     for c in found:
         test = c.test
         low, high = c.interval or (None, None)
+        ours, theirs = c.compared or c.means
         lines.append(
             {"dataset": c.dataset, "metric": c.metric, "method": c.ours.method, "setting": c.ours.setting}
             | {"against": c.theirs.method, "against_setting": c.theirs.setting}
-            | {"mean": c.means[0], "against_mean": c.means[1], "relative": c.relative}
+            | {"mean": ours, "against_mean": theirs, "relative": ours / theirs - 1 if theirs > 0 else None}
             | {"seeds": " ".join(map(str, c.seeds)), "users": test and test.users}
             | {"difference": test and test.difference, "low": low, "high": high, "effect": c.effect}
             | {"detectable": c.detectable, "t": test and test.t, "p": test and test.p, "p_holm": c.p}
@@ -184,6 +187,7 @@ def _tested(
     return replace(
         contrast,
         seeds=seeds,
+        compared=(float(values[0].mean()), float(values[1].mean())),
         test=paired_t_test(*values),
         wilcoxon=wilcoxon(*values),
         interval=interval,

@@ -1,5 +1,6 @@
 """Figure 3 of the paper: scores by one config field at a time, a panel per field, a row of panels per data set."""
 
+import textwrap
 from dataclasses import dataclass
 
 import pandas as pd
@@ -19,6 +20,8 @@ AXES = {
     "recommender.buckets": "Similarity buckets $K$",
 }
 """The paper's fields; others are called as in the config."""
+SIGNS_PER_INCH = 24
+"""Of the line below the panels."""
 MARKERS = ("o", "s", "^", "D")
 
 
@@ -87,7 +90,10 @@ def figure3(rows: pd.DataFrame, split: str = "test") -> Figure | None:
                 axes.set_ylabel(_row_name(panel))
         handles, labels = _legend_of(grid.flatten())
         figure.legend(handles, labels, loc="outside upper center", ncols=len(METRICS), columnspacing=1.4)
-        figure.supxlabel(_said(found, rows, split), fontsize=6.5, color="#444444", x=0.01, ha="left")
+        for axes in grid.flatten():
+            axes.set_ylim(bottom=0)
+        said = textwrap.fill(_said(found, rows, split), int(SIGNS_PER_INCH * figure.get_figwidth()))
+        figure.supxlabel(said, fontsize=6.5, color="#444444", x=0.01, ha="left")
     return figure
 
 
@@ -111,7 +117,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_xticks(range(len(values)), values)
     for tick, value in zip(axes.get_xticklabels(), values, strict=True):
         tick.set_fontweight("bold" if value == panel.base else "normal")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0, auto=None)  # the next panel of the row may be higher
     axes.set_xlabel(AXES.get(panel.field, panel.field))
     axes.grid(axis="y")
 

@@ -144,8 +144,8 @@ def _figure3(rows: pd.DataFrame, ranks: Ranks, folder: Path) -> None:
 
 
 OUTPUTS: dict[str, tuple[Writer, ...]] = {
-    "ablations": (_ablations(TABLE_3, TABLE_4), _figure4),
-    "baselines": (_table2,),
+    "ablations": (_ablations(TABLE_3, TABLE_4), _figure4, _overview),
+    "baselines": (_table2, _overview),
     "collisions": (_table5,),
     "hyperparameters": (_overview, _figure3),
 }

@@ -85,7 +85,9 @@ def load_whole(source: Source, needed: bool = True) -> Whole:
         log.warning("%s", trouble)
     if needed and not parts:
         shown = where.url if isinstance(where, Store) else where
-        raise InputError("; ".join([f"{shown} has no study that can be read", *troubles]), "run one")
+        raise InputError(
+            "; ".join([f"{shown} has no study that can be read", *troubles]), "give the --store of a study"
+        )
     return Whole(studies=parts, inference=inference, troubles=tuple(troubles), source=where)
 
 

@@ -31,7 +31,12 @@ SECTIONS = (
     (
         "Behaviour signals",
         (),
-        (("ablations/figure4.pdf", "BBQRec without one of its behaviour signals."),),
+        (
+            (
+                "ablations/figure4.pdf",
+                "BBQRec without one of its behaviour signals; error bars: one standard deviation over seeds.",
+            ),
+        ),
     ),
     ("Item collisions", ("collisions/table5.tex",), ()),
     ("Inference", ("inference/table6.tex",), ()),
@@ -59,7 +64,7 @@ _DOCUMENT = _ENVIRONMENT.from_string(r"""% Written by `python -m analysis report
 % The tables are made for a paper, where they float; here each stays with its section.
 \renewenvironment{table*}[1][]{\begin{table}[H]}{\end{table}}
 \ifdefined\pdfinfoomitdate\pdfinfoomitdate=1\pdftrailerid{}\pdfsuppressptexinfo=-1\fi
-\setlength{\LTcapwidth}{\linewidth}
+\AtBeginDocument{\setlength{\LTcapwidth}{\textwidth}}
 \title{BBQRec: what was run, and what it says}
 \author{}
 \date{}

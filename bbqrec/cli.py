@@ -170,6 +170,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except InputError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # as before `| head`
+        sys.stdout = None
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
         sys.exit(130)

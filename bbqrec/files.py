@@ -59,12 +59,13 @@ class Files:
             remedy = "install the package it names: bbqrec[s3] for s3://, bbqrec[gcs] for gs://"
             raise InputError(f"store {url}: {one_line(error)}", remedy) from error
         except ValueError as error:
-            raise InputError(
-                f"store {url}: {one_line(error)}", "use a path or a URL such as s3://bucket/path"
-            ) from error
+            remedy = "use a path or a URL such as s3://bucket/path"
+            raise InputError(f"store {url}: {one_line(error)}", remedy) from error
         self._root = root.rstrip("/")
         self.is_local = isinstance(self._system, LocalFileSystem)
         self.url = self._root if self.is_local else self._system.unstrip_protocol(self._root)
+        if self.is_local and Path(self._root).is_file():
+            raise InputError(f"store {url} is a file", "give a folder")
         if writable:
             probe = f".writable-{uuid.uuid4().hex}"
             self.write(probe, b"")

@@ -35,6 +35,7 @@ class Ablations(StudyCommand):
 
     name = "ablations"
     prints = ("table3", "table4")
+    shows = ("Table 3", "Table 4", "Figure 4")
 
 
 if __name__ == "__main__":

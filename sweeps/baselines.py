@@ -38,6 +38,7 @@ class Baselines(StudyCommand):
 
     name = "baselines"
     prints = ("table2",)
+    shows = ("Table 2",)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from analysis.report import write_report
 from analysis.rows import load_rows
 from bbqrec.datasets.synthetic import SyntheticConfig, is_generated, prepare_synthetic
 from bbqrec.errors import InputError
+from bbqrec.methods import METHODS
 from bbqrec.store import Store
 from sweeps.connection import AUTO
 from sweeps.launch import Resources, launch
@@ -116,10 +117,17 @@ class StudyCommand(SweepCommand):
     """Leave the tuned configs alone. So does an empty --tuned."""
 
     prints: ClassVar[tuple[str, ...]] = ()
+    shows: ClassVar[tuple[str, ...]] = ()
+    """The paper's tables and figures that the study makes; () for one that has an overview alone."""
 
     def options(self) -> dict[str, Any]:
         """Further options of the Study: what it varies, and what it needs no recommenders for."""
         return {}
+
+    def _unshown(self) -> tuple[str, ...]:
+        """The overview, if there is a method that none of the study's tables and figures has."""
+        left = [method for method in self.variants if not set(METHODS[method].table) & set(self.shows)]
+        return ("overview",) if left and self.shows else ()
 
     def run(self, console: Console, command: str) -> int:
         """Exit status: 0 with every cell done, 1 if one failed, 130 after an interrupt."""
@@ -145,7 +153,7 @@ class StudyCommand(SweepCommand):
             return 0
         ledger = launch(plan, store, resources, console=console, command=command, trackers=trackers)
         write_report(store, ledger.description(), self.out)
-        for name in self.prints:
+        for name in (*self.prints, *self._unshown()):
             console.print((self.out / f"{name}.md").read_text(), highlight=False, markup=False, soft_wrap=True)
         costs = sentence(load_rows(self.out, self.name), held=plan.done)
         console.print(costs, highlight=False, markup=False, soft_wrap=True)

@@ -87,7 +87,6 @@ def compute(
     if ledger.missing:
         with connection.session(resources.cluster, dashboard=resources.dashboard):
             connection.check_store(store, resources.shared_store)
-            ledger.write()
             share_data(ledger.folders, store, resources)
             _run(ledger, resources, console, trackers, stages, stopper)
     ledger.write(final=True)
@@ -103,6 +102,7 @@ def _run(
 ) -> None:
     workers = resources.workers_per_run
     cpus, gpus, slots = fitting(resources, ledger.side_by_side, console)
+    ledger.write()  # not before: a study that fits nowhere is none
     # A cluster may grow when it sees trials waiting; a single machine does not.
     concurrency = resources.max_concurrent or (slots if resources.cluster is None and workers == 1 else None)
     places = max(slots, 1) * workers if workers > 1 else None

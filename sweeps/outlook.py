@@ -87,7 +87,7 @@ def outlook(plan: Plan, store: Store) -> str:
         known = [seconds for run in plan.missing if (seconds := estimate(run, past)) is not None]
         unknown = len(plan.missing) - len(known)
         told = f"about {_hours(sum(known))} of computing by the costs of past runs" if known else ""
-        silent = f"{unknown} of {len(plan.missing)} runs have none like them in the store" if unknown else ""
+        silent = f"no past run on this data tells of {unknown} of the {len(plan.missing)} runs" if unknown else ""
         lines.append(f"to compute: {'; '.join(filter(None, (told, silent)))}")
     return "\n".join(lines)
 

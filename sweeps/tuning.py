@@ -32,7 +32,7 @@ from sweeps.search_spaces import TUNABLE, LogUniform
 from sweeps.series import Series
 from sweeps.study import load_datasets, own_overrides
 from sweeps.trials import Budget
-from sweeps.tuned import TUNED, read_tuned_file
+from sweeps.tuned import TUNED, read_tuned_file, tuned_file
 from sweeps.tuning_ledger import TuningLedger
 
 
@@ -210,7 +210,8 @@ def _outcome(series: Series) -> str:
     """What was chosen, or why nothing was."""
     if series.chosen is not None:
         values = " ".join(f"{path}={value:g}" for path, value in series.chosen.overrides.items())
-        return f"{series.name}: {values}{' (the default)' if series.chosen.number == 0 else ''}"
+        where = tuned_file(series.tuned, series.dataset.name, series.method)
+        return f"{series.name}: {values}{' (the default)' if series.chosen.number == 0 else ''}, in {where}"
     return f"{series.name}: {series.failed or ('every trial diverged' if series.complete else 'not finished')}"
 
 

@@ -58,6 +58,16 @@ def test_lines_are_the_means_and_bands_the_deviations():
     assert "Bands" in figure._supxlabel.get_text() and "seeds 0–2" in figure._supxlabel.get_text()
 
 
+def test_a_panel_that_is_higher_than_the_first_is_whole_and_the_words_stay_on_the_page():
+    rows = made(seeds=2)
+    rows.loc[rows["setting"] == "recommender.buckets=50", [f"test/{m}" for m in METRICS]] = 0.9
+    figure = figure3(rows)
+    figure.draw_without_rendering()
+    assert all(axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 0.9 for axes in figure.axes)
+    box = figure._supxlabel.get_window_extent(figure.canvas.get_renderer())
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_what_is_missing_is_a_word_in_its_place(tmp_path):
     rows = made()
     failed = rows["setting"] == "quantizer.levels=10"

@@ -25,6 +25,8 @@ FILES = [
     "curves.png",
     "figure4.pdf",
     "figure4.png",
+    "overview.md",
+    "overview.tex",
     "ranks.npz",
     "rows.csv",
     "significance.csv",

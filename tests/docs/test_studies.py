@@ -43,8 +43,8 @@ def test_own_data_and_own_study_from_nothing(tmp_path):
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         said.append(done.stdout)
     planned, first, second = said[2:]
-    assert "4 cells" in planned and "to compute: 5 of 5 runs have none like them in the store" in planned
-    assert "| Shop    | SASRec " in first and "history of 40" in first
+    assert "4 cells" in planned and "to compute: no past run on this data tells of 5 of the 5 runs" in planned
+    assert "| Shop    | SASRec " in first and "wider layers" in first
     assert re.search(r"both *│ *10 │ *4 │ *5 │ *5 ", second), "the second seed alone is computed"
     rows = pd.read_csv(tmp_path / "out" / "my-study" / "rows.csv")
     assert list(rows["status"]) == ["done"] * 8 and rows["run_key"].nunique() == 8

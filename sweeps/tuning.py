@@ -32,7 +32,7 @@ from sweeps.search_spaces import TUNABLE, LogUniform
 from sweeps.series import Series
 from sweeps.study import load_datasets, own_overrides
 from sweeps.trials import Budget
-from sweeps.tuned import TUNED, read_tuned_file
+from sweeps.tuned import TUNED, read_tuned_file, tuned_file
 from sweeps.tuning_ledger import TuningLedger
 
 
@@ -96,6 +96,12 @@ class Tuning(SweepCommand):
     def series(self, datasets: list[tuple[Path, Dataset]], given: dict[str, str], budget: Budget) -> list[Series]:
         """One for every data set and method; a method with a teacher that is tuned as well goes after it."""
         points = self._points()
+        written = {
+            tuned_file(Path(self.tuned), dataset.name, m).resolve() for _, dataset in datasets for m in self.methods
+        }
+        for path in self.seed_points:
+            if path.resolve() in written:  # else the same command would start from other points the next time
+                raise InputError(f"--seed-points {path} is what this command writes", "give a copy of it")
         made: dict[tuple[str, str], Series] = {}
         for folder, dataset in datasets:
             about: dict[str, Any] = {"dataset": dataset, "folder": folder, "profile": self.size, "budget": budget}

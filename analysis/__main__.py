@@ -22,7 +22,7 @@ from analysis.page import watch_page, write_page
 from analysis.paper import beside
 from analysis.ranks import load_ranks
 from analysis.report import write_report
-from analysis.rows import load_rows
+from analysis.rows import exported_file, load_rows
 from analysis.table1 import table1
 from analysis.tables import TABLES, Table, latex, markdown
 from analysis.whole import load_whole
@@ -48,9 +48,7 @@ def report(store: str = "runs", study: str | None = None, out: Path = Path("out"
     """
     if pdf and study is not None:
         raise InputError("--pdf sets the document of all studies", "leave out --study or --pdf")
-    if pdf and study is not None:
-        raise InputError("--pdf is of a whole store", "leave out --study")
-    for path in write_whole(store, out, pdf) if study is None else write_report(store, study, out):
+    for path in write_whole(store, out, pdf) if study is None else write_report(_place(store, study), study, out):
         print(path)
 
 
@@ -86,7 +84,7 @@ def print_table1(store: str = "runs", study: str = "ablations", tex: bool = Fals
         study: Name of the study, as for report.
         tex: LaTeX instead of Markdown.
     """
-    _print(table1(load_rows(store, study)), tex)
+    _print(table1(load_rows(_place(store, study), study)), tex)
 
 
 @app.command(name="table2")
@@ -103,7 +101,7 @@ def print_table2(store: str = "runs", study: str = "baselines", tex: bool = Fals
     if paper:
         print(beside(rows, TABLE_2, improvement=True), end="")
     else:
-        _print(table2(rows, gains(rows, load_ranks(store, rows))), tex)
+        _print(table2(rows, gains(rows, load_ranks(_place(store, study), rows))), tex)
 
 
 @app.command(name="table3")
@@ -141,7 +139,7 @@ def print_table5(store: str = "runs", study: str = "collisions", tex: bool = Fal
         study: Name of the study, as for report.
         tex: LaTeX instead of Markdown.
     """
-    _print(table5(load_rows(store, study)), tex)
+    _print(table5(load_rows(_place(store, study), study)), tex)
 
 
 @app.command(name="table6")
@@ -163,7 +161,7 @@ def print_costs(store: str = "runs", study: str = "ablations") -> None:
         store: Folder or URL of the results, or exported rows.
         study: Name of the study, as for report.
     """
-    print(costs_markdown(load_rows(store, study)), end="")
+    print(costs_markdown(load_rows(_place(store, study), study)), end="")
 
 
 @app.command(name="page")
@@ -191,14 +189,20 @@ def _print_comparison(name: str, store: str, study: str, tex: bool, paper: bool)
     if paper:
         print(beside(rows, TABLES[name]), end="")
     else:
-        found = losses(rows, load_ranks(store, rows), TABLES[name])
+        found = losses(rows, load_ranks(_place(store, study), rows), TABLES[name])
         _print(ablation_table(rows, TABLES[name], found), tex)
 
 
 def _rows(store: str, study: str, tex: bool, paper: bool) -> pd.DataFrame:
     if tex and paper:
         raise InputError("--paper has no LaTeX", "leave out --tex")
-    return load_rows(store, study)
+    return load_rows(_place(store, study), study)
+
+
+def _place(store: str, study: str) -> str:
+    """Where a study is: in the store or, in a folder of exported reports, in the folder of its name."""
+    own = Path(store, study)
+    return str(own) if "://" not in store and exported_file(store) is None and exported_file(own) else store
 
 
 def _print(made: Table, tex: bool) -> None:

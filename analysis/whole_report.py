@@ -132,7 +132,8 @@ def _fill(whole: Whole, found: list[Claim], written: set[str], folder: Path) -> 
         kept = [name for name in tables if name in written], [f for f in figures if f[0] in written]
         there += [(title, *kept)] if any(kept) else []
     known = {name for _, tables, _ in SECTIONS for name in tables}
-    others = [f"{name}/overview.tex" for name in whole.studies if f"{name}/overview.tex" in written]
+    own = [name for name in whole.studies if name not in OUTPUTS]
+    others = [f"{name}/overview.tex" for name in own if f"{name}/overview.tex" in written]
     if extra := [name for name in others if name not in known]:
         there.append(("Further studies", extra, []))
     origins = [escape(line) for part in whole.studies.values() for line in [_origin(part)]]

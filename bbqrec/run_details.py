@@ -73,8 +73,8 @@ def listed(
         for run, line in found
         if (not datasets or line["dataset"] in datasets) and (not methods or set(own[run.key]) & set(methods))
     ]
-    order = ("dataset", "kind", "method", "seed", "key")
-    return sorted(lines, key=lambda line: [str(line[name] if line[name] is not None else "") for name in order])
+    names = ("dataset", "kind", "method")
+    return sorted(lines, key=lambda line: (*(line[n] or "" for n in names), line["seed"] or 0, line["key"]))
 
 
 def details(run: StoredRun, registry: Registry) -> dict[str, Any]:

@@ -47,9 +47,9 @@ class AtHand:
 class Series:
     """Suggests, round after round, what to try next. Trial 0 is the default: profile and `overrides`, the user's.
 
-    `points` are values that are tried next, before anything is suggested. `tuned` is the folder with the tuned configs,
-    from which a teacher takes its own; `after` is the teacher's series, if it is tuned as well. Raises InputError for
-    overrides that do not go with every value of the space, and for points outside it.
+    `points` are values that are tried next, each once, before anything is suggested. `tuned` is the folder with the
+    tuned configs, from which a teacher takes its own; `after` is the teacher's series, if it is tuned as well. Raises
+    InputError for overrides that do not go with every value of the space, and for points outside it.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class Series:
         for path, domain in self.space.items():
             for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
                 self.run_of({path: value})  # what the user's overrides rule out is found out now
-        self.points = [self._within(point) for point in points]
+        within = [self._within(point) for point in points]
+        self.points = [p for number, p in enumerate(within) if p not in (self.default, *within[:number])]
         self.told: dict[int, Trial] = {}
         self.at_hand: dict[int, AtHand] = {}
         self.failed: str | None = None

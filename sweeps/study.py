@@ -157,6 +157,11 @@ class Study:
             require_known("variant", method, METHODS)
             if self.stage == "quantizer" and METHODS[method].quantizer is None:
                 raise InputError(f"variant {method} has no quantizer", "leave it out of this study")
+        labels: dict[str, str] = {}
+        for method in self.methods:
+            label = METHODS[method].label
+            if (other := labels.setdefault(label, method)) != method:
+                raise InputError(f"variants {other} and {method} are both called {label!r}", "rename one")
         require_known("profile", self.profile, PROFILES)
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise InputError(f"study name {self.name!r} is no file name", "use letters, digits, - and _")

@@ -45,6 +45,10 @@ class Trackers:
         return made
 
 
+NAME_LENGTH = 150
+"""Characters of a run's name in that of its folder, which file systems limit: settings of many fields are long."""
+
+
 class TensorBoard(Callback):
     """A folder per run under `folder`: every number that a run reports, by epoch, and its config as text.
 
@@ -64,7 +68,7 @@ class TensorBoard(Callback):
 
     def on_trial_start(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
         config = trial.config
-        folder = re.sub(r"[^\w.+=@-]+", "-", f"{config['name']}-{config['key'][-8:]}")
+        folder = re.sub(r"[^\w.+=@-]+", "-", f"{config['name'][:NAME_LENGTH]}-{config['key'][-8:]}")
         self._close(config["key"])
         # The name of the file tells the second: two attempts in one second would be one file.
         suffix = f".{uuid.uuid4().hex[:8]}"

@@ -96,6 +96,12 @@ class Tuning(SweepCommand):
     def series(self, datasets: list[tuple[Path, Dataset]], given: dict[str, str], budget: Budget) -> list[Series]:
         """One for every data set and method; a method with a teacher that is tuned as well goes after it."""
         points = self._points()
+        written = {
+            tuned_file(Path(self.tuned), dataset.name, m).resolve() for _, dataset in datasets for m in self.methods
+        }
+        for path in self.seed_points:
+            if path.resolve() in written:  # else the same command would start from other points the next time
+                raise InputError(f"--seed-points {path} is what this command writes", "give a copy of it")
         made: dict[tuple[str, str], Series] = {}
         for folder, dataset in datasets:
             about: dict[str, Any] = {"dataset": dataset, "folder": folder, "profile": self.size, "budget": budget}

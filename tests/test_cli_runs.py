@@ -21,6 +21,7 @@ from made_store import (
     fill,
     leave_behind,
     put,
+    recommender,
 )
 
 from bbqrec.cli import main
@@ -88,6 +89,13 @@ def test_list_knows_every_run_its_method_scores_and_state(url, runs):
     line = next(line for line in table.splitlines() if FULL in line)
     assert "0.4196" in line and "1234567" in line and "12345678" not in line
     assert "in progress, epoch 3" in table and all(key in table for key in found)
+
+
+def test_seeds_rise_as_numbers(tmp_path, runs):
+    store = Store(tmp_path / "store")
+    for key, seed in (("ab01", 10), ("ab02", 2)):
+        put(store, "recommender", key, recommender(key, None, {}, 1.0) | {"seed": seed})
+    assert [line["seed"] for line in json.loads(runs("list", "--store", store.url, "--json"))] == [2, 10]
 
 
 def test_list_filters_and_formats(url, runs, refused):

@@ -348,6 +348,9 @@ def test_errors_and_paths_as_the_page_shows_them():
     store = SimpleNamespace(url="/data/runs")
     assert public("cannot read /data/deep/rows.csv (x)", store) == "cannot read …/rows.csv (x)"
     assert public("see s3://bucket/a/b and 3/4/5") == "see s3://bucket/a/b and 3/4/5"
+    command = "x.py --cluster 10.0.0.5:6379 --mlflow=http://me:secret@host:5000 --set a=1"
+    assert public(command) == "x.py --cluster … --mlflow=… --set a=1"
+    assert public("x.py --cluster --seeds 3") == "x.py --cluster --seeds 3"
 
 
 @pytest.mark.slow

@@ -125,8 +125,17 @@ def finish_baselines(store, publish, write_study) -> None:
 def test_the_comparison_of_methods_and_its_export(tmp_path, store, publish, write_study):
     finish_baselines(store, publish, write_study)
     written = write_report(store, "baselines", tmp_path / "out")
-    names = ["costs.csv", "costs.md", "curves.csv", "curves.png", "ranks.npz", "rows.csv", "significance.csv"]
-    assert [p.name for p in written] == [*names, "table2.md", "table2.tex", "table2_paper.md"]
+    names = [
+        "costs.csv",
+        "costs.md",
+        "curves.csv",
+        "curves.png",
+        "overview.md",
+        "overview.tex",
+        "ranks.npz",
+        "rows.csv",
+    ]
+    assert [p.name for p in written] == [*names, "significance.csv", "table2.md", "table2.tex", "table2_paper.md"]
     table = (tmp_path / "out" / "table2.md").read_text()
     assert "Holm-corrected over the table (4 cells)." in table and "Without a result so far: Toys: SASRec." in table
     assert len(pd.read_csv(tmp_path / "out" / "significance.csv")) == 4

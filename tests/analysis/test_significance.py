@@ -72,6 +72,14 @@ def test_users_are_averaged_over_seeds_by_score_not_by_rank():
     assert mean_over_seeds(ranks, "ndcg@10").tolist() == pytest.approx(expected)
 
 
+def test_the_order_of_the_seeds_is_no_difference():
+    generator = np.random.default_rng(0)
+    ours = generator.integers(1, 11, (3, 1000))
+    theirs = generator.permuted(ours, axis=0)
+    values = [mean_over_seeds(list(side), "ndcg@10") for side in (ours, theirs)]
+    assert paired_t_test(*values).p == wilcoxon(*values) == 1.0 and effect_size(*values) == 0.0
+
+
 def test_wilcoxon_of_a_textbook():
     """Wilcoxon (1945), after Darwin: heights of cross- and self-fertilised maize, 15 pairs; T = 24, exact p 0.0413."""
     cross = np.array([188, 96, 168, 176, 153, 172, 177, 163, 146, 173, 186, 168, 177, 184, 96]) / 8

@@ -145,6 +145,15 @@ def test_a_source_without_studies_is_one_line(tmp_path, capsys, where):
     assert error.startswith("error: ") and error.count("\n") == 1
 
 
+def test_one_study_of_a_folder_of_exports(finished, tmp_path, capsys):
+    write_whole(finished, tmp_path / "out")
+    assert main(["report", "--store", str(tmp_path / "out"), "--study", "mine", "--out", str(tmp_path / "one")]) == 0
+    assert (tmp_path / "one" / "overview.md").read_text() == (tmp_path / "out" / "mine" / "overview.md").read_text()
+    for words in (["table4"], ["table1"], ["costs"], ["table4", "--study", "mine"]):
+        assert main([*words, "--store", str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    assert main(["table4", "--store", str(tmp_path / "out"), "--study", "nothing"]) == 2
+
+
 def test_one_study_has_no_document_to_set(finished, tmp_path, capsys):
     words = ["report", "--store", finished.url, "--study", "mine", "--pdf", "--out", str(tmp_path / "out")]
     assert main(words) == 2

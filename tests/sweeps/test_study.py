@@ -12,6 +12,7 @@ from small_data import SMALL
 from bbqrec.data import load_dataset
 from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
 from bbqrec.errors import InputError
+from bbqrec.methods import METHODS, variant
 from sweeps.ablations import VARIANTS
 
 
@@ -204,6 +205,15 @@ def test_bad_studies_are_refused_by_name(study, store, options, said):
     with pytest.raises(InputError) as caught:
         study(**options).plan(store)
     assert said in str(caught.value)
+
+
+def test_two_variants_of_one_label_are_refused(study, store, monkeypatch):
+    """Tables, costs and curves would take one for the other."""
+    for of in ("bbqrec", "tiger"):
+        monkeypatch.setitem(METHODS, f"{of}/long", variant(of, "history of 40", {"recommender.max_history": 40}))
+    assert len(study(methods=("bbqrec/long", "bbqrec/long")).plan(store).cells) == 1
+    with pytest.raises(InputError, match="bbqrec/long and tiger/long are both called 'history of 40'"):
+        study(methods=("bbqrec/long", "tiger/long"))
 
 
 def test_two_data_sets_of_one_name_are_refused_and_one_given_twice_is_one(study, store, folder, tmp_path):

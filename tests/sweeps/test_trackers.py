@@ -48,6 +48,14 @@ def test_tensorboard_has_a_folder_per_run_and_goes_on_in_it(tmp_path):
     }
 
 
+def test_a_run_of_many_settings_has_a_folder_too(tmp_path):
+    name = "toys bbqrec seed 0 " + " ".join(f"recommender.a_field_of_some_length={value}" for value in range(9))
+    board = TensorBoard(tmp_path)
+    board.on_trial_start(0, [], Trial(name=name))
+    board.on_experiment_end([])
+    assert [path.name[-9:] for path in tmp_path.iterdir()] == ["-89abcdef"]
+
+
 def test_only_a_run_s_own_numbers_are_tracked():
     assert reported(RESULT | {"time_this_iter_s": 1.0, "training_iteration": 4}) == {"valid/ndcg@10": 0.25, "loss": 2.0}
 

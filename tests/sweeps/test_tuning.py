@@ -82,6 +82,17 @@ def test_seed_points_are_tried_after_the_default_each_by_its_method(words, folde
     assert tried["gru4rec"][1] != {**tried["gru4rec"][0], **point}, "another method's point is not tried"
 
 
+def test_seed_points_that_are_the_default_or_each_other_take_no_trial(folder, tmp_path):
+    about = {"method": "sasrec", "fingerprint": "f", "profile": "small"}
+    points = [{}, {"recommender.d_model": 64}, {"recommender.d_model": 64}]
+    files = tuple(
+        write_tuned(tmp_path, {**about, "dataset": f"d{n}", "overrides": point}) for n, point in enumerate(points)
+    )
+    asked = Tuning(methods=("sasrec",), dataset=(folder,), profile="tiny", seed_points=files)
+    [series] = asked.series(load_datasets((folder,)), {}, Budget())
+    assert [point["recommender.d_model"] for point in series.points] == [64]
+
+
 def test_a_seed_point_that_cannot_be_tried_is_named(words, capsys, tmp_path):
     assert main(Tuning, [*words, "--methods", "sasrec", "--seed-points", "no.json"]) == 2
     assert "--seed-points no.json does not exist" in capsys.readouterr().err
@@ -90,6 +101,9 @@ def test_a_seed_point_that_cannot_be_tried_is_named(words, capsys, tmp_path):
     file = write_tuned(tmp_path / "elsewhere", about)
     assert main(Tuning, [*words, "--methods", "sasrec", "--seed-points", str(file)]) == 2
     assert "seed point recommender.dropout=0.77 is not in sasrec's space" in capsys.readouterr().err
+    own = write_tuned(tmp_path / "tuned", about | {"dataset": "toy", "overrides": {}})
+    assert main(Tuning, [*words, "--methods", "sasrec", "--seed-points", str(own)]) == 2
+    assert "is what this command writes" in capsys.readouterr().err
     file = write_tuned(tmp_path / "elsewhere", about | {"overrides": {"recommender.learning_rate": "high"}})
     assert main(Tuning, [*words, "--methods", "sasrec", "--seed-points", str(file)]) == 2
     assert "seed point recommender.learning_rate=high is not in sasrec's space" in capsys.readouterr().err

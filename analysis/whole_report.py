@@ -14,7 +14,7 @@ from analysis.labels import dataset_label
 from analysis.markup import escape
 from analysis.page.model import page_model
 from analysis.page.render import put, render
-from analysis.report import Source, in_place, write_inference, write_rows, write_table
+from analysis.report import OUTPUTS, Source, in_place, write_inference, write_rows, write_table
 from analysis.table1 import table1
 from analysis.whole import StudyPart, Whole, load_whole
 from bbqrec.errors import InputError

@@ -351,6 +351,9 @@ def test_errors_and_paths_as_the_page_shows_them():
     command = "x.py --cluster 10.0.0.5:6379 --mlflow=http://me:secret@host:5000 --set a=1"
     assert public(command) == "x.py --cluster … --mlflow=… --set a=1"
     assert public("x.py --cluster --seeds 3") == "x.py --cluster --seeds 3"
+    assert (
+        public("InputError: /data/toys on node7 is not the data set ab") == "InputError: …/toys is not the data set ab"
+    )
 
 
 @pytest.mark.slow

@@ -249,7 +249,8 @@ def test_a_run_whose_ranks_are_another_s_leaves_its_study_untested(tmp_path):
     publish(store, cells[0], 400)
     publish(store, cells[1], 300)
     model = model_of(store)
-    assert [t for t in model["troubles"] if "rank 300 and 400 users" in t and "Table 4" in t], model["troubles"]
+    assert [t for t in model["troubles"] if "rank 300 and 400 users" in t and "is not tested" in t], model["troubles"]
+    assert "is not tested" in write_page(store, tmp_path / "page.html").read_text(), "with the claims, too"
     assert part(model, "all-cells")["rows"], "the rest is there"
 
 

@@ -74,7 +74,7 @@ def load_whole(source: Source, needed: bool = True) -> Whole:
             except InputError as error:
                 troubles.append(f"study {name} has no learning curves: {error.what}")
             try:
-                ranks = load_ranks(place, rows)
+                ranks = _of_the_same_users(rows, load_ranks(place, rows))
             except InputError as error:
                 troubles.append(f"study {name} is not tested, it has no ranks: {error.what}")
         parts[name] = StudyPart(
@@ -89,6 +89,16 @@ def load_whole(source: Source, needed: bool = True) -> Whole:
             "; ".join([f"{shown} has no study that can be read", *troubles]), "give the --store of a study"
         )
     return Whole(studies=parts, inference=inference, troubles=tuple(troubles), source=where)
+
+
+def _of_the_same_users(rows: pd.DataFrame, ranks: Ranks) -> Ranks:
+    """The ranks. Raises InputError if runs on one data set rank different numbers of users."""
+    for dataset, part in rows.groupby("dataset", sort=False):
+        users = sorted({len(ranks[key]) for key in part["run_key"] if key in ranks})
+        if len(users) > 1:
+            counts = " and ".join(map(str, users))
+            raise InputError(f"runs on {dataset} rank {counts} users", "run the study again")
+    return ranks
 
 
 def _exports(source: Source, troubles: list[str]) -> dict[str, tuple[Source, Mapping[str, Any]]]:

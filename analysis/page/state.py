@@ -23,11 +23,14 @@ STORE = re.compile(r"(?<![-\w])store (?:\w+://|/)[^\s']+?(?=[:,;]?(?:\s|$))")
 MACHINE = re.compile(r"(--(?:cluster|mlflow)[ =])(?!--)\S+")
 """Of a command: a machine's name, perhaps with a password."""
 
+NODE = re.compile(r" on \S+(?= is not the data set)")
+"""Of an error: a machine's name."""
+
 
 def public(said: str, source: Any = None) -> str:
     """A text for a page that may be published: without the place of the store, machines of a command, and the folders
     of absolute paths."""
-    said = MACHINE.sub(r"\1…", STORE.sub("the store", said))
+    said = NODE.sub("", MACHINE.sub(r"\1…", STORE.sub("the store", said)))
     if isinstance(source, Store):
         said = said.replace(f"{source.url}/", "").replace(source.url, "the store")
     return PATH.sub("…/", said)

@@ -249,7 +249,8 @@ def test_a_run_whose_ranks_are_another_s_leaves_its_study_untested(tmp_path):
     publish(store, cells[0], 400)
     publish(store, cells[1], 300)
     model = model_of(store)
-    assert [t for t in model["troubles"] if "rank 300 and 400 users" in t and "Table 4" in t], model["troubles"]
+    assert [t for t in model["troubles"] if "rank 300 and 400 users" in t and "is not tested" in t], model["troubles"]
+    assert "is not tested" in write_page(store, tmp_path / "page.html").read_text(), "with the claims, too"
     assert part(model, "all-cells")["rows"], "the rest is there"
 
 
@@ -351,6 +352,9 @@ def test_errors_and_paths_as_the_page_shows_them():
     command = "x.py --cluster 10.0.0.5:6379 --mlflow=http://me:secret@host:5000 --set a=1"
     assert public(command) == "x.py --cluster … --mlflow=… --set a=1"
     assert public("x.py --cluster --seeds 3") == "x.py --cluster --seeds 3"
+    assert (
+        public("InputError: /data/toys on node7 is not the data set ab") == "InputError: …/toys is not the data set ab"
+    )
 
 
 @pytest.mark.slow

@@ -98,6 +98,17 @@ def test_damaged_curves_and_ranks_and_times_leave_the_rest(store, publish, write
     assert "Table 6 is left out" in write_page(tmp_path / "out", tmp_path / "page.html").read_text()
 
 
+def test_runs_of_other_users_are_not_compared_and_the_rest_stands(store, publish, write_study, tmp_path):
+    for method, users in (("bbqrec", 8), ("bbqrec/s", 9)):
+        buffer, ranks = io.BytesIO(), np.arange(1, users + 1)
+        np.save(buffer, ranks)
+        changes = {"scores": {split: scores(ranks) for split in ("valid", "test")}}
+        publish(store, "toys", method, changes=changes, files={"ranks_test.npy": buffer.getvalue()})
+    write_study(store, methods=("bbqrec", "bbqrec/s"))
+    write_whole(store, tmp_path / "out")
+    assert "no ranks: runs on toys rank 8 and 9 users" in (tmp_path / "out" / "report.tex").read_text()
+
+
 def test_the_document_shows_nothing_of_an_earlier_report(finished, tmp_path):
     write_whole(finished, tmp_path / "out")
     Path(finished.url, "study", "ablations.json").unlink()

@@ -1,6 +1,7 @@
 """The command line that all studies share: parse, plan, launch, report; and what tuning has in common with them."""
 
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -168,7 +169,7 @@ def main(study: type[Command], args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     try:
         options = tyro.cli(study, args=_completed(words))
-        return options.run(Console(), shlex.join(["python", _file_of(study), *words]))
+        return options.run(Console(), without_passwords(shlex.join(["python", _file_of(study), *words])))
     except InputError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -188,6 +189,11 @@ def _completed(words: list[str]) -> list[str]:
         if word == "--cluster" and (index + 1 == len(words) or words[index + 1].startswith("--")):
             completed.append(AUTO)
     return completed
+
+
+def without_passwords(command: str) -> str:
+    """A command line as study files keep it: a URI such as --mlflow's may name a user and a password."""
+    return re.sub(r"://[^/@\s]+@", "://***@", command)
 
 
 def _file_of(study: type[Command]) -> str:

@@ -14,6 +14,7 @@ from ray.tune import Callback
 from tensorboardX import SummaryWriter
 
 from bbqrec.errors import InputError
+from bbqrec.files import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,13 @@ def _mlflow(uri: str, study: str) -> Callback:
 
     class ByEpoch(MLflowLoggerCallback):
         """A run's step is its epoch, also after a fault."""
+
+        def setup(self, *arguments: Any, **options: Any) -> None:
+            try:
+                super().setup(*arguments, **options)
+            except Exception as error:  # of the client, the server or the database behind it
+                what = f"MLflow cannot be used ({one_line(error)[:200]})"
+                raise InputError(what, "check the URI of --mlflow, or leave it out") from error
 
         def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
             if "epoch" in result:

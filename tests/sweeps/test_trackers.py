@@ -6,6 +6,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from bbqrec.errors import InputError
+from sweeps.command import without_passwords
 from sweeps.trackers import TensorBoard, Trackers, reported
 
 RESULT = {"valid/ndcg@10": 0.25, "loss": 2, "stage": "recommender", "epoch": 3, "epochs": 7, "pid": 9, "done": True}
@@ -82,6 +83,20 @@ def test_wandb_without_a_key_is_found_out_before_the_study_starts(tmp_path, monk
         Trackers(logs=tmp_path, wandb="bbqrec")
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert Trackers(logs=tmp_path, wandb="bbqrec").wandb == "bbqrec"
+
+
+def test_mlflow_that_cannot_be_used_is_one_line(tmp_path):
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    (tmp_path / "file").write_text("")
+    _, callback = Trackers(logs=tmp_path, mlflow=f"sqlite:///{tmp_path}/file/mlflow.db").callbacks("ablations")
+    with pytest.raises(InputError, match="--mlflow"):
+        callback.setup()
+
+
+def test_a_password_stays_out_of_study_files():
+    command = "python sweeps/ablations.py --mlflow https://me:secret@host:5000/x --store s3://bucket/runs"
+    expected = "python sweeps/ablations.py --mlflow https://***@host:5000/x --store s3://bucket/runs"
+    assert without_passwords(command) == expected
 
 
 def test_mlflow_has_a_run_with_epochs_as_steps(tmp_path):

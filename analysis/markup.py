@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, StrictUndefined
 
-_LATEX = Environment(
+LATEX = Environment(
     block_start_string="<%",
     block_end_string="%>",
     variable_start_string="<<",
@@ -17,7 +17,10 @@ _LATEX = Environment(
     keep_trailing_newline=True,
     undefined=StrictUndefined,
     autoescape=False,
-).from_string(r"""% Written by `python -m analysis`. Needs \usepackage{<< packages >>}.
+)
+"""Templates of LaTeX, whose braces and percent signs are LaTeX's."""
+
+_TABLE = LATEX.from_string(r"""% Written by `python -m analysis`. Needs \usepackage{<< packages >>}.
 \begin{table*}[t]
   \centering
   \caption{<< caption >>}
@@ -65,7 +68,7 @@ _LATEX = Environment(
 \end{table*}
 """)
 
-_TEXT = _LATEX.environment.from_string(r"""% Needs \usepackage{array,booktabs,longtable}.
+_TEXT = LATEX.from_string(r"""% Needs \usepackage{array,booktabs,longtable}.
 {\footnotesize
 \begin{longtable}{<% for width in widths %>>{\raggedright\arraybackslash}p{<< width >>\linewidth}<% endfor %>}
   \caption{<< caption >>}\\
@@ -142,7 +145,7 @@ def latex_document(spans: Sequence[tuple[str, int]], fitted: bool, **fields: obj
         rules += [rf"\cmidrule(lr){{{column}-{column + width - 1}}}"] if name else []
         column += width
     packages = "booktabs,graphicx,multirow" if fitted else "booktabs,multirow"
-    return _LATEX.render(rules="".join(rules), packages=packages, spans=spans, fitted=fitted, **fields)
+    return _TABLE.render(rules="".join(rules), packages=packages, spans=spans, fitted=fitted, **fields)
 
 
 def text_table(caption: str, heads: Sequence[str], widths: Sequence[float], rows: Sequence[Sequence[str]]) -> str:

@@ -6,12 +6,11 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
 from analysis.claims import Claim, claims, claims_frame, claims_latex, claims_markdown
 from analysis.inference import FILE as MEASURED
 from analysis.labels import dataset_label
-from analysis.markup import escape
+from analysis.markup import LATEX, escape
 from analysis.page.model import page_model
 from analysis.page.render import put, render
 from analysis.report import OUTPUTS, Source, in_place, write_inference, write_rows, write_table
@@ -43,20 +42,7 @@ SECTIONS = (
 )
 """Of the document, as the paper has them: title, tables, figures with their captions."""
 
-_ENVIRONMENT = Environment(
-    block_start_string="<%",
-    block_end_string="%>",
-    variable_start_string="<<",
-    variable_end_string=">>",
-    comment_start_string="<#",
-    comment_end_string="#>",
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    undefined=StrictUndefined,
-    autoescape=False,
-)
-_DOCUMENT = _ENVIRONMENT.from_string(r"""% Written by `python -m analysis report`: pdflatex or tectonic sets it.
+_DOCUMENT = LATEX.from_string(r"""% Written by `python -m analysis report`: pdflatex or tectonic sets it.
 \documentclass[10pt]{article}
 \usepackage[T1]{fontenc}
 \usepackage[a4paper,margin=2cm]{geometry}

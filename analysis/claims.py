@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.cells import cell_of
 from analysis.collisions import LEVELS, QUANTIZERS
-from analysis.contrasts import Contrast, Side, contrasts, corrected
+from analysis.contrasts import Contrast, Side, contrasts, corrected, rows_of
 from analysis.inference import load_measured
 from analysis.labels import METHOD_LABELS, dataset_label, in_paper_order
 from analysis.markup import markdown_document, text_table
@@ -111,14 +111,13 @@ def _contrasts(whole: Whole, check: Better) -> Iterator[Contrast]:
     for part in whole.studies.values():
         rows = part.rows[part.rows["stage"] == "recommender"]
         datasets = in_paper_order(list(rows["dataset"]))
-        shared = [d for d in datasets if _keys(rows, d, check.ours) & _keys(rows, d, check.theirs)]
+        shared = [d for d in datasets if _runs(rows, d, check.ours) & _runs(rows, d, check.theirs)]
         pairs = [(d, check.ours, check.theirs) for d in datasets if d not in shared]  # one run is no comparison
         yield from contrasts(rows, part.ranks, pairs, metrics=(METRIC,), bootstrap=False)
 
 
-def _keys(rows: pd.DataFrame, dataset: str, side: Side) -> set[str]:
-    same = rows["setting"].isna() if side.setting is None else rows["setting"] == side.setting
-    return set(rows.loc[(rows["dataset"] == dataset) & (rows["method"] == side.method) & same, "run_key"])
+def _runs(rows: pd.DataFrame, dataset: str, side: Side) -> set[str]:
+    return set(rows_of(rows, dataset, side)["run_key"])
 
 
 def _judged(claim: PaperClaim, whole: Whole, found: dict[tuple[Better, str], Contrast]) -> Claim:

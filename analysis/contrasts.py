@@ -148,9 +148,15 @@ COLUMNS = (
 )
 
 
-def _done(rows: pd.DataFrame, dataset: str, side: Side) -> pd.DataFrame:
+def rows_of(rows: pd.DataFrame, dataset: str, side: Side) -> pd.DataFrame:
+    """The cells of a side on a data set, done or not."""
     same = rows["setting"].isna() if side.setting is None else rows["setting"] == side.setting
-    return rows[(rows["dataset"] == dataset) & (rows["method"] == side.method) & (rows["status"] == "done") & same]
+    return rows[(rows["dataset"] == dataset) & (rows["method"] == side.method) & same]
+
+
+def _done(rows: pd.DataFrame, dataset: str, side: Side) -> pd.DataFrame:
+    found = rows_of(rows, dataset, side)
+    return found[found["status"] == "done"]
 
 
 def _means(sides: list[pd.DataFrame], metric: str) -> tuple[float, float]:

@@ -151,6 +151,10 @@ class RecommenderConfig(TrainingConfig):
     log-probabilities of the catalogue's IDs and nothing is spent on codes that the prefix already decides. The score of
     a child is the sum of its codes' logits and, with a learned weight per level that starts at 1, its log-popularity:
     log(1 + training interactions of the items below it)."""
+    node_vectors: Literal["codes", "ids"] = "codes"
+    """What a child's score reads (objective `children`). `codes`: the head vectors of its own codes. `ids`: besides,
+    the mean of those of the codes below it, so that the first level can tell IDs apart by all their codes: see
+    `node_vectors.py`."""
     buckets: int = 100
     similarity_init: Literal["ones", "uniform"] = "ones"
     fusion: Literal["concat", "sum"] = "concat"
@@ -176,6 +180,8 @@ class RecommenderConfig(TrainingConfig):
         share(self, "label_smoothing")
         if self.objective == "children" and self.label_smoothing:
             raise ValueError(f"label_smoothing={self.label_smoothing} needs objective codes")
+        if self.objective == "codes" and self.node_vectors == "ids":
+            raise ValueError("node_vectors=ids needs objective children")
         if self.relative_max_distance <= self.relative_buckets:
             raise ValueError(f"relative_max_distance={self.relative_max_distance} must exceed {self.relative_buckets}")
 

@@ -13,7 +13,8 @@ from bbqrec.schema import UNRANKED
 from bbqrec.semantic_ids import Trie
 
 NextScores = Callable[[int, Tensor, Tensor], Tensor]
-"""(level, parents (B, W), codes (B, W, M)) -> log-probabilities (B, W, M, N) of that level's codes.
+"""(level, parents (B, W), codes (B, W, M)) -> log-probabilities (B, W, M, N) of that level's codes, or the decoder's
+states (B, W, E) where nodes have vectors.
 
 At level l > 0, beam w continues beam `parents[:, w]` of the call before with the codes `codes[:, w]`; at level 0 there
 is one empty beam, and `codes` has no rows to read.
@@ -61,19 +62,21 @@ def beam_search(
     batch: int,
     beam: int,
     priors: Sequence[Float[Tensor, "_"]] | None = None,
+    vectors: Sequence[Float[Tensor, "_ E"]] | None = None,
 ) -> Beams:
     """The best `beam` IDs of each of `batch` users. Every one of them exists; none occurs twice.
 
     The score of a child is its parent's plus the sum of its codes' log-probabilities (one code per component).
     With `priors`, one value per node and depth, that sum plus the child's prior is normalised over the children that
-    exist (objective `children`).
+    exist (objective `children`). With `vectors`, one per node and depth, the product of the state and the child's
+    vector takes the place of the sum.
     Only existing children are scored. With `beam` at least the number of IDs this is exhaustive.
     Raises FloatingPointError for scores that are not numbers: training has diverged.
     """
     device = trie.items.device
     start = torch.zeros(batch, 1, dtype=torch.long, device=device)
-    log_probs = next_scores(0, start, trie.codes[0][start])  # (B, 1, M, N)
-    scores = _gather_sum(log_probs[:, 0], trie.codes[0])  # (B, n)
+    found = next_scores(0, start, trie.codes[0][start])[:, 0]  # (B, M, N) or (B, E)
+    scores = _gather_sum(found, trie.codes[0]) if vectors is None else found @ vectors[0].T  # (B, n)
     if priors is not None:
         scores = torch.log_softmax(scores + priors[0], dim=1)
     if bool(torch.isnan(scores).any()):
@@ -81,12 +84,15 @@ def beam_search(
     scores, nodes = scores.topk(min(beam, scores.shape[1]), dim=1)
     parents = start.expand_as(nodes)
     for level in range(1, len(trie.codes)):
-        log_probs = next_scores(level, parents, trie.codes[level - 1][nodes])  # (B, W, M, N)
+        found = next_scores(level, parents, trie.codes[level - 1][nodes])  # (B, W, M, N) or (B, W, E)
         children, origin, valid = _children(trie.first[level - 1], nodes, scores)  # each (B, C)
-        codes = trie.codes[level][children]  # (B, C, M)
         rows = torch.arange(batch, device=device)[:, None]
-        parts = (log_probs[rows, origin, m, codes[:, :, m]] for m in range(codes.shape[2]))
-        gained = functools.reduce(torch.add, parts)
+        if vectors is None:
+            codes = trie.codes[level][children]  # (B, C, M)
+            parts = (found[rows, origin, m, codes[:, :, m]] for m in range(codes.shape[2]))
+            gained = functools.reduce(torch.add, parts)
+        else:
+            gained = (found[rows, origin] * vectors[level][children]).sum(-1)
         if priors is not None:
             gained = gained + priors[level][children]
             gained = _among_siblings(gained.masked_fill(~valid, -torch.inf), origin, nodes.shape[1])

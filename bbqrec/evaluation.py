@@ -12,7 +12,7 @@ from bbqrec import distributed
 from bbqrec.data import Batch, batches
 from bbqrec.decoding import DeviceTrie, target_ranks
 from bbqrec.examples import Examples
-from bbqrec.generation import generate
+from bbqrec.generation import generate, scored_nodes
 from bbqrec.recommender import Recommender
 
 BEAMS_IN_FLIGHT = 8192
@@ -39,8 +39,10 @@ def rank_users(
 ) -> Int[np.ndarray, "R"]:
     """Rank of each row's target over all items, from 1, in the rows' order; `UNRANKED` where no beam holds it."""
 
+    vectors = scored_nodes(model, trie)
+
     def rank(batch: Batch) -> Int[Tensor, "B"]:
-        return target_ranks(generate(model, trie, batch.history, beam), trie, batch.target[:, 0])
+        return target_ranks(generate(model, trie, batch.history, beam, vectors), trie, batch.target[:, 0])
 
     together = min(beams_in_flight // beam, SCORES_IN_FLIGHT // len(trie.codes[0]))
     return _ranked(model, rank, examples, together, trie.items.device)

@@ -1,11 +1,14 @@
 """The recommender as a next-scores function: encoder once per user, cached keys and values, beams that share them."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from bbqrec.attention import Attention
 from bbqrec.decoding import Beams, DeviceTrie, beam_search
+from bbqrec.node_vectors import NodeVectors
 from bbqrec.recommender import Recommender
 from bbqrec.schema import PAD
 
@@ -14,11 +17,11 @@ class CachedScores:
     """A `NextScores` for one batch of histories; call it level by level, without gradients.
 
     The cross-attention keys and values of a user are computed once and shared by the beams; each beam keeps the
-    self-attention keys and values of its own prefix.
+    self-attention keys and values of its own prefix. `states` leaves the scores to vectors of the nodes.
     """
 
-    def __init__(self, model: Recommender, history: Int[Tensor, "B T"]) -> None:
-        self.model = model
+    def __init__(self, model: Recommender, history: Int[Tensor, "B T"], states: bool = False) -> None:
+        self.model, self.states = model, states
         memory = model.encode(history)  # (B, T L, E)
         lengths = (history != PAD).sum(1, keepdim=True)  # (B, 1)
         self.cross_bias = model.cross_bias(lengths, history.shape[1])  # (B, #H, 1, T L)
@@ -27,7 +30,7 @@ class CachedScores:
 
     def __call__(
         self, level: int, parents: Int[Tensor, "B W"], codes: Int[Tensor, "B W M"]
-    ) -> Float[Tensor, "B W M N"]:
+    ) -> Float[Tensor, "B W M N"] | Float[Tensor, "B W E"]:
         model = self.model
         rows, beams = parents.shape
         x = (
@@ -47,7 +50,10 @@ class CachedScores:
             x = x + attention.o(_attended(attention, normed, keys, values, bias)).view_as(x)
             x = x + block.cross_attention(block.norm_cross(x), self.cross[number], self.cross_bias)
             x = block.feed(x)
-        logits = model.code_logits(model.norm_decoder(x).flatten(0, 1)[:, None], level)  # (B W, 1, M, N)
+        x = model.norm_decoder(x)
+        if self.states:
+            return x
+        logits = model.code_logits(x.flatten(0, 1)[:, None], level)  # (B W, 1, M, N)
         return torch.log_softmax(logits.view(rows, beams, *logits.shape[2:]), dim=-1)
 
 
@@ -79,6 +85,26 @@ def _attended(
 
 
 @torch.no_grad()
-def generate(model: Recommender, trie: DeviceTrie, history: Int[Tensor, "B T"], beam: int) -> Beams:
-    """The best `beam` IDs for each history. The model must be in evaluation mode."""
-    return beam_search(CachedScores(model, history), trie, len(history), beam, model.priors(trie.log_popularity))
+def generate(
+    model: Recommender,
+    trie: DeviceTrie,
+    history: Int[Tensor, "B T"],
+    beam: int,
+    vectors: Sequence[Float[Tensor, "_ E"]] | None = None,
+) -> Beams:
+    """The best `beam` IDs for each history. The model must be in evaluation mode.
+
+    `vectors` is what `scored_nodes` gives for the model as it is: who generates several times computes them once.
+    """
+    vectors = scored_nodes(model, trie) if vectors is None else vectors
+    next_scores = CachedScores(model, history, states=vectors is not None)
+    return beam_search(next_scores, trie, len(history), beam, model.priors(trie.log_popularity), vectors)
+
+
+@torch.no_grad()
+def scored_nodes(model: Recommender, trie: DeviceTrie) -> list[Float[Tensor, "_ E"]] | None:
+    """The vectors of all nodes, depth by depth; None for a model that scores their codes."""
+    if model.config.node_vectors == "codes":
+        return None
+    nodes = NodeVectors(trie)
+    return [nodes.at(depth, model.heads, model.components) for depth in range(model.levels)]

@@ -35,7 +35,7 @@ from bbqrec.decoding import item_lists
 from bbqrec.errors import InputError
 from bbqrec.evaluation import BEAMS_IN_FLIGHT
 from bbqrec.examples import Examples, evaluation_examples
-from bbqrec.generation import generate
+from bbqrec.generation import generate, scored_nodes
 from bbqrec.methods import run_config
 from bbqrec.native import keep_freed_memory
 from bbqrec.provenance import provenance, source_state
@@ -198,11 +198,13 @@ def decoding(
     """
     cut = [rows[chosen] for chosen in batches(examples.lengths[rows], together, None)]
     histories = [examples.batch(chosen, device).history for chosen in cut]
+    vectors = scored_nodes(task.model, task.trie)
 
     def turn() -> float:
         begun = time.perf_counter()
         for history in histories:
-            item_lists(generate(task.model, task.trie, history, beam), task.trie, SHOWN)  # on the CPU: all is done
+            beams = generate(task.model, task.trie, history, beam, vectors)
+            item_lists(beams, task.trie, SHOWN)  # on the CPU: all is done
         return time.perf_counter() - begun
 
     return turn

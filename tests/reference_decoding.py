@@ -20,10 +20,12 @@ def item_score(next_scores, codes) -> float:
     return score
 
 
-def among_children(next_scores, codes, popularity, weights):
+def among_children(next_scores, codes, popularity, weights, node_vectors="codes"):
     """log-probability of a child behind its prefix: its share among the children that exist (objective `children`).
 
-    A child's score has `weights[level]` times its log-popularity added.
+    A child's score has `weights[level]` times its log-popularity added. With node_vectors="ids" `next_scores` gives the
+    logits (L, M, N) of all levels' heads, and a child's score is the mean over the IDs below it of the sum of their
+    codes' logits, from the child's level on.
     """
     names = [tuple(tuple(int(c) for c in level) for level in item) for item in codes]
 
@@ -32,7 +34,12 @@ def among_children(next_scores, codes, popularity, weights):
 
         def unnormalised(other):
             below = sum(p for p, n in zip(popularity, names, strict=True) if n[: len(prefix) + 1] == (*prefix, other))
-            return sum(logs[m][c] for m, c in enumerate(other)) + weights[len(prefix)] * math.log(1 + below)
+            if node_vectors == "codes":
+                own = sum(logs[m][c] for m, c in enumerate(other))
+            else:
+                ids = {name for name in names if name[: len(prefix) + 1] == (*prefix, other)}
+                own = sum(_from(logs, name, len(prefix)) for name in ids) / len(ids)
+            return own + weights[len(prefix)] * math.log(1 + below)
 
         siblings = {name[len(prefix)] for name in names if name[: len(prefix)] == prefix}
         return unnormalised(child) - math.log(sum(math.exp(unnormalised(s)) for s in siblings))
@@ -40,9 +47,14 @@ def among_children(next_scores, codes, popularity, weights):
     return score
 
 
-def likelihoods(next_scores, codes, popularity, weights) -> list[float]:
+def _from(logits, name, first) -> float:
+    """The sum of the logits of an ID's codes, from a level on."""
+    return sum(logits[level][m][c] for level in range(first, len(name)) for m, c in enumerate(name[level]))
+
+
+def likelihoods(next_scores, codes, popularity, weights, node_vectors="codes") -> list[float]:
     """log P of every item's ID under objective `children`."""
-    score = among_children(next_scores, codes, popularity, weights)
+    score = among_children(next_scores, codes, popularity, weights, node_vectors)
     names = [tuple(tuple(int(c) for c in level) for level in item) for item in codes]
     return [sum(score(name[:level], name[level]) for level in range(len(name))) for name in names]
 

@@ -71,6 +71,11 @@ def encoder(w, config, codes, vectors, history):
 
 def next_scores(w, config, codes, memory, prefix):
     """Log-probabilities (M, N) of the level behind a prefix of codes."""
+    return np.array([ref.log_softmax(list(row)) for row in all_logits(w, config, codes, memory, prefix)[len(prefix)]])
+
+
+def all_logits(w, config, codes, memory, prefix):
+    """Logits (L, M, N) that every level's heads give to the state behind a prefix of codes."""
     level, components = len(prefix), codes.shape[2]
     x = np.array([w["start"], *(position_embedding(w, config, place, c) for place, c in enumerate(prefix))])
     scale = 1.0 if config.attention_scale == "t5" else 1 / math.sqrt(config.head_width)
@@ -93,8 +98,7 @@ def next_scores(w, config, codes, memory, prefix):
         x = x + ref.attention(query, memory, cross, config.heads, scale, far, np.ones(far.shape[1:]))
         x = _feed(x, w, name)
     last = rms_norm(x, w["norm_decoder.weight"])[-1]
-    logits = (last @ w["heads"][level]).reshape(components, -1)
-    return np.array([ref.log_softmax(list(row)) for row in logits])
+    return np.array([(last @ heads).reshape(components, -1) for heads in w["heads"]])
 
 
 def mlp(w, prefix, x):

@@ -55,7 +55,7 @@ def test_a_large_catalogue_is_decoded_for_few_users_at_a_time(monkeypatch):
     trie = DeviceTrie.of(build_trie(crowded(), POPULARITY), "cpu")
     expected = rank_users(model, trie, users(), 20)
     monkeypatch.setattr(evaluation, "SCORES_IN_FLIGHT", 2 * len(trie.codes[0]))
-    monkeypatch.setattr(evaluation, "generate", lambda m, t, h, b: sizes.append(len(h)) or generate(m, t, h, b))
+    monkeypatch.setattr(evaluation, "generate", lambda m, t, h, *rest: sizes.append(len(h)) or generate(m, t, h, *rest))
     assert rank_users(model, trie, users(), 20).tolist() == expected.tolist()
     assert max(sizes) <= 2 and sum(sizes) == USERS
 

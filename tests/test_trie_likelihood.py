@@ -11,13 +11,14 @@ from test_recommender import COUNT, HISTORY, TARGETS, N, catalogue, lengths
 from bbqrec.config import RecommenderConfig
 from bbqrec.data import Batch
 from bbqrec.decoding import DeviceTrie, item_lists
-from bbqrec.generation import generate
+from bbqrec.generation import generate, scored_nodes
 from bbqrec.recommender import Recommender
 from bbqrec.schema import PAD
 from bbqrec.semantic_ids import build_trie
 from bbqrec.trie_likelihood import TrieLikelihood
 
 FORMS = pytest.mark.parametrize("history", ["prefix", "packed"])
+NODES = pytest.mark.parametrize("nodes", ["codes", "ids"])
 
 
 def trie() -> DeviceTrie:
@@ -33,15 +34,17 @@ def slow(model) -> list[list[float]]:
         memory = models.encoder(weights, model.config, codes, vectors, [i for i in row if i != PAD])
 
         def scores(prefix, memory=memory):
-            return models.next_scores(weights, model.config, codes, memory, prefix)
+            of = models.next_scores if model.config.node_vectors == "codes" else models.all_logits
+            return of(weights, model.config, codes, memory, prefix)
 
-        found.append(likelihoods(scores, codes, *prior))
+        found.append(likelihoods(scores, codes, *prior, model.config.node_vectors))
     return found
 
 
 @FORMS
-def test_loss_is_the_mean_of_the_targets(history):
-    model = crowded_model(history=history, objective="children")
+@NODES
+def test_loss_is_the_mean_of_the_targets(history, nodes):
+    model = crowded_model(history=history, objective="children", node_vectors=nodes)
     expected = slow(model)
     for targets in (TARGETS, (TARGETS + 3) % COUNT, torch.tensor([[3], [7]])):
         batch = Batch(history=HISTORY, target=targets, visible=lengths(HISTORY))
@@ -50,8 +53,9 @@ def test_loss_is_the_mean_of_the_targets(history):
 
 
 @FORMS
-def test_lists_are_ordered_by_it_and_sum_to_one(history):
-    model = crowded_model(history=history, objective="children")
+@NODES
+def test_lists_are_ordered_by_it_and_sum_to_one(history, nodes):
+    model = crowded_model(history=history, objective="children", node_vectors=nodes)
     lists = item_lists(generate(model, trie(), HISTORY, 50), trie(), COUNT)
     for row, found in zip(slow(model), lists, strict=True):
         assert sorted(item for item, _ in found) == list(range(COUNT))
@@ -61,8 +65,9 @@ def test_lists_are_ordered_by_it_and_sum_to_one(history):
         assert sum(by_id.values()) == pytest.approx(1)
 
 
-def test_a_narrow_beam_keeps_the_probabilities():
-    model = crowded_model(objective="children")
+@NODES
+def test_a_narrow_beam_keeps_the_probabilities(nodes):
+    model = crowded_model(objective="children", node_vectors=nodes)
     whole = item_lists(generate(model, trie(), HISTORY, 50), trie(), COUNT)
     for all_items, few in zip(whole, item_lists(generate(model, trie(), HISTORY, 2), trie(), COUNT), strict=True):
         scores = dict(all_items)
@@ -95,6 +100,27 @@ def test_an_only_child_costs_nothing():
     batch = Batch(history=HISTORY, target=torch.full_like(TARGETS, 1), visible=lengths(HISTORY))
     TrieLikelihood(trie())(other, batch).backward()
     assert all(level.abs().sum() > 0 for level in other.heads.grad)
+
+
+def test_vectors_of_ids_let_the_first_level_learn_from_all_codes():
+    """The first level alone decides on item 5; which IDs it is compared with depends on their lower codes, too."""
+    model = crowded_model(objective="children", node_vectors="ids")
+    batch = Batch(history=HISTORY, target=torch.full_like(TARGETS, 5), visible=lengths(HISTORY))
+    TrieLikelihood(trie())(model, batch).backward()
+    assert all(level.abs().sum() > 0 for level in model.heads.grad)
+
+
+def test_vectors_of_ids_need_the_objective_children():
+    with pytest.raises(ValueError, match="node_vectors=ids needs objective children"):
+        RecommenderConfig(node_vectors="ids")
+
+
+def test_vectors_computed_before_give_the_same_lists():
+    model = crowded_model(objective="children", node_vectors="ids")
+    vectors = scored_nodes(model, trie())
+    again = generate(model, trie(), HISTORY, 5, vectors)
+    assert torch.equal(again.scores, generate(model, trie(), HISTORY, 5).scores)
+    assert scored_nodes(crowded_model(objective="children"), trie()) is None
 
 
 def test_the_prior_is_learned_and_starts_at_popularity():

@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from bbqrec.schema import COMPONENTS
 
+ADDED = {"added": True}
+"""Metadata of a field that is younger than runs in stores: keys leave it out where it has its default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
@@ -151,7 +154,7 @@ class RecommenderConfig(TrainingConfig):
     log-probabilities of the catalogue's IDs and nothing is spent on codes that the prefix already decides. The score of
     a child is the sum of its codes' logits and, with a learned weight per level that starts at 1, its log-popularity:
     log(1 + training interactions of the items below it)."""
-    node_vectors: Literal["codes", "ids"] = "codes"
+    node_vectors: Literal["codes", "ids"] = dataclasses.field(default="codes", metadata=ADDED)
     """What a child's score reads (objective `children`). `codes`: the head vectors of its own codes. `ids`: besides,
     the mean of those of the codes below it, so that the first level can tell IDs apart by all their codes: see
     `node_vectors.py`."""
@@ -215,6 +218,14 @@ def share(config: Any, *names: str) -> None:
 def digest(value: Any) -> str:
     """First 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """What a key is made of: the config as JSON types, without `ADDED` fields that have their default."""
+    silent = {
+        f.name for f in dataclasses.fields(config) if f.metadata == ADDED and getattr(config, f.name) == f.default
+    }
+    return {name: value for name, value in to_json(config).items() if name not in silent}
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bbqrec.config import QuantizerConfig, RecommenderConfig, StageConfig, TrainingConfig, digest, to_json
+from bbqrec.config import QuantizerConfig, RecommenderConfig, StageConfig, TrainingConfig, digest, identity, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,5 +52,5 @@ class RunConfig:
 
 
 def _key(config: StageConfig, seed: int, behind: Mapping[str, str | None]) -> str:
-    about = {"stage": config.kind, "version": config.version, "seed": seed, "config": to_json(config)}
+    about = {"stage": config.kind, "version": config.version, "seed": seed, "config": identity(config)}
     return digest({**about, **behind})

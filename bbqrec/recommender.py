@@ -130,9 +130,11 @@ class Recommender(nn.Module):
         self.decoder = nn.ModuleList(Block(config, True, False) for _ in range(config.decoder_layers))
         self.norm_encoder = nn.RMSNorm(config.d_model, eps=1e-6)
         self.norm_decoder = nn.RMSNorm(config.d_model, eps=1e-6)
-        self.heads = nn.Parameter(
-            torch.randn(self.levels, config.d_model, self.components * num_codes) * config.d_model**-0.5
+        # Vectors that are sums of many codes start as wide as an item's vector elsewhere: popularity decides at first.
+        spread = (
+            config.d_model**-0.5 if config.node_vectors == "codes" else 0.02 / (self.levels * self.components) ** 0.5
         )
+        self.heads = nn.Parameter(torch.randn(self.levels, config.d_model, self.components * num_codes) * spread)
         self.prior_weight = nn.Parameter(torch.ones(self.levels)) if config.objective == "children" else None
         self.dropout = nn.Dropout(config.dropout)
 

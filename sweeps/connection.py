@@ -19,6 +19,7 @@ import bbqrec
 import sweeps
 from bbqrec.errors import InputError
 from bbqrec.store import Store
+from sweeps.loopback import loopback_only
 
 AUTO = "auto"
 """--cluster without a value: RAY_ADDRESS if it is set, else the head on this machine."""
@@ -48,7 +49,8 @@ def session(cluster: str | None, *, dashboard: bool = False) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     with _environment(cluster):
         if cluster is None:
-            ray.init(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)
+            with loopback_only():
+                ray.init(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)
         else:
             address = _reachable(cluster)
             with _code() as code:

@@ -24,6 +24,7 @@ from bbqrec.store import Store
 from sweeps import connection, out_of_memory
 from sweeps.launch import RETRIES, Resources, fitting, share_data
 from sweeps.member import train
+from sweeps.naming import named
 from sweeps.population import QUANTILE, Epoch, Population, PopulationBudget, Values, explored, in_words, seed_of
 from sweeps.progress import duration, reason
 from sweeps.search_spaces import Space
@@ -67,7 +68,7 @@ def evolve(
         try:
             with out_of_memory.survived():
                 tune.Tuner(
-                    tune.with_resources(train, {"cpu": cpus, "gpu": gpus}),
+                    named(train, {"cpu": cpus, "gpu": gpus}, "bbqrec_member", f"members of {name}"),
                     param_space=param_space,
                     tune_config=tune.TuneConfig(
                         scheduler=Scheduler(space, budget, name, run),

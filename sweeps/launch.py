@@ -18,6 +18,7 @@ from bbqrec.store import Store
 from sweeps import connection, out_of_memory
 from sweeps.gate import Gate
 from sweeps.ledger import Ledger
+from sweeps.naming import ACTOR, named
 from sweeps.progress import Progress
 from sweeps.study import Plan, Run
 from sweeps.trackers import Trackers
@@ -111,7 +112,7 @@ def _run(
     provenance = {**source_state(), "cpus": cpus, "gpus": gpus}
 
     def describe(run: Run) -> dict[str, Any]:
-        about = {"store": ledger.store.url, "stages": stages, "provenance": provenance}
+        about = {"study": ledger.name, "store": ledger.store.url, "stages": stages, "provenance": provenance}
         each = {"workers": workers_of(run, workers), "threads": max(1, int(cpus)), "cpus": cpus, "gpus": gpus}
         return trial_config(run, **about, **each, groups=groups.name if groups else "")
 
@@ -119,7 +120,7 @@ def _run(
     logs = Path(tempfile.mkdtemp(prefix="bbqrec-sweep-"))
     with Progress(ledger, console, max(slots, 1)) as progress, out_of_memory.survived():
         tune.Tuner(
-            tune.with_resources(train_on_workers, trial_resources),
+            named(train_on_workers, trial_resources, ACTOR, f"runs of {ledger.name}"),
             tune_config=tune.TuneConfig(
                 search_alg=Gate(ledger, describe, concurrency, places),
                 num_samples=ledger.limit,

@@ -1,4 +1,4 @@
-"""Names for what Ray runs: on its dashboard, where a Tune function is an `ImplicitFunc`, and in the list of processes."""
+"""Names of what Ray runs: on its dashboard, where a Tune function is an `ImplicitFunc`, and among the processes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,7 +166,7 @@ def trial_process(driver: int) -> int:
     """The process of a driver's trial."""
     for pid in descendants(driver):
         try:
-            if "ImplicitFunc" in Path(f"/proc/{pid}/cmdline").read_text():
+            if "ray::toy bbqrec seed 0" in Path(f"/proc/{pid}/cmdline").read_text():
                 return pid
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -180,6 +180,18 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+def files_with(texts: Sequence[str], *folders: Path) -> list[tuple[Path, str]]:
+    """The files under the folders that have one of the texts in them, and which."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return [(path, text) for path in files for text in texts if text.encode() in path.read_bytes()]
+
+
+SECRETS = {
+    name: f"planted-{name}-7d1f"
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN")
+}
+
+
 @pytest.mark.e2e
 def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight_run(folder, tmp_path):
     overrides = {"quantizer.epochs": 20, "recommender.epochs": 15, "recommender.patience": 15, "recommender.beam": 20}
@@ -190,7 +202,8 @@ def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight
     store = Store(tmp_path / "runs")
 
     def start() -> subprocess.Popen:
-        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        options = {"cwd": tmp_path, "env": {**os.environ, **SECRETS, "RAY_AUTH_TOKEN": "5ec2e7" * 11}}
+        return subprocess.Popen(command, **options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def epoch(stage: str, key: str) -> int:
         saved = store.load_progress(stage, key)
@@ -217,6 +230,12 @@ def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight
     for stage in ("quantizer", "recommender"):
         assert costs[f"{stage}_wall_seconds"] > costs[f"{stage}_seconds"] == costs[f"{stage}_core_seconds"] > 0
     assert "| R@10" in printed and (tmp_path / "out" / "table3.tex").exists()
+    secrets = [*SECRETS.values(), "5ec2e7" * 2]
+    assert not any(secret in printed for secret in secrets)
+    ray = list(Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").glob(f"session_*_{driver.pid}"))  # its logs
+    assert len(ray) == 1 and len(list(ray[0].rglob("worker-*.out"))) > 0
+    assert files_with(["toy bbqrec seed 0 recommender: epoch 2/15, loss"], *ray), "a log says what its run does"
+    assert files_with(secrets, tmp_path, *ray) == []
 
     straight = Store(tmp_path / "straight")
     train = [sys.executable, "-c", "from bbqrec.cli import main; main()", "train", "--dataset", str(folder)]

@@ -57,6 +57,7 @@ def evolve(
         param_space = {
             **identity(0, name, run),
             "values": tune.grid_search(start),
+            "method": method,
             "run": run.described(),
             "folder": str(folder),
             "store": store.url,

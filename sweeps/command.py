@@ -66,7 +66,7 @@ class SweepCommand:
     workers_per_run: int = 1
     """Processes that train one recommender together; its CPUs and GPUs are shared out among them."""
     dashboard: bool = False
-    """Start Ray's dashboard (http://127.0.0.1:8265) with the local Ray."""
+    """Start Ray's dashboard (http://127.0.0.1:8265) with the local Ray; it asks for `ray get-auth-token`."""
     dry_run: bool = False
     """Print the plan and stop."""
     logs: Path = Path("out/tensorboard")

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -19,7 +18,7 @@ import bbqrec
 import sweeps
 from bbqrec.errors import InputError
 from bbqrec.store import Store
-from sweeps.loopback import loopback_only
+from sweeps.local_ray import access, loopback_only
 
 AUTO = "auto"
 """--cluster without a value: RAY_ADDRESS if it is set, else the head on this machine."""
@@ -47,7 +46,7 @@ def session(cluster: str | None, *, dashboard: bool = False) -> Iterator[None]:
     Raises InputError if the cluster cannot be reached, within a minute.
     """
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    with _environment(cluster):
+    with _environment(cluster, dashboard):
         if cluster is None:
             with loopback_only():
                 ray.init(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)
@@ -87,7 +86,7 @@ def check_store(store: Store, shared: bool) -> None:
 
 
 @contextlib.contextmanager
-def _environment(cluster: str | None) -> Iterator[None]:
+def _environment(cluster: str | None, dashboard: bool = False) -> Iterator[None]:
     """Environment for Ray: authentication settled one way or the other, workers that find the packages, little noise.
 
     Ray switches token authentication on or off by whether a token file happens to exist. A Ray of our own gets a token
@@ -97,7 +96,7 @@ def _environment(cluster: str | None) -> Iterator[None]:
     if cluster is None:
         roots = dict.fromkeys(str(Path(package).parent) for package in PACKAGES)
         settings["PYTHONPATH"] = os.pathsep.join([*roots, *filter(None, [os.environ.get("PYTHONPATH")])])
-        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        settings |= access(dashboard)
     elif "RAY_AUTH_MODE" not in os.environ:
         token_file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
         settings["RAY_AUTH_MODE"] = "token" if os.environ.get("RAY_AUTH_TOKEN") or token_file.exists() else "disabled"

@@ -18,6 +18,7 @@ import bbqrec
 import sweeps
 from bbqrec.errors import InputError
 from bbqrec.store import Store
+from sweeps import credentials
 from sweeps.local_ray import access, loopback_only
 
 AUTO = "auto"
@@ -46,7 +47,7 @@ def session(cluster: str | None, *, dashboard: bool = False) -> Iterator[None]:
     Raises InputError if the cluster cannot be reached, within a minute.
     """
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    with _environment(cluster, dashboard):
+    with _environment(cluster, dashboard), credentials.kept_to_their_nodes():
         if cluster is None:
             with loopback_only():
                 ray.init(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)

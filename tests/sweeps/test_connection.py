@@ -17,7 +17,7 @@ from fake_stages import diary
 from rich.console import Console
 
 from bbqrec.errors import InputError
-from sweeps import connection
+from sweeps import connection, credentials
 from sweeps.launch import Resources, launch
 
 HERE = Path(__file__).parent
@@ -128,3 +128,24 @@ def test_a_cluster_of_two_nodes_gets_code_and_data_and_refuses_a_local_store(
     ended = {entry["key"]: entry["time"] for entry in diary(store.url) if entry["event"] == "end"}
     assert any(after["time"] < ended[before["key"]] for before, after in pairwise(begun))  # two had the GPU at a time
     assert store.has("dataset", next(iter(plan.folders)))
+
+
+def test_tune_passes_no_keys_on(monkeypatch):
+    """What it passes on Ray prints to its logs. Others are passed on as before."""
+    from ray.tune.execution import class_cache
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
+
+    def passed_on() -> dict[str, str]:
+        made: list[dict] = []
+        monkeypatch.setattr(
+            ray, "remote", lambda runtime_env: made.append(runtime_env["env_vars"]) or (lambda cls: cls)
+        )
+        class_cache._ActorClassCache().get(object)
+        return made[0]
+
+    with credentials.kept_to_their_nodes():
+        inside = passed_on()
+    assert "AWS_SECRET_ACCESS_KEY" not in inside and inside["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
+    assert "AWS_SECRET_ACCESS_KEY" in passed_on(), "else this can go"

@@ -19,6 +19,7 @@ from rich.console import Console
 from bbqrec.errors import InputError
 from sweeps import connection, credentials
 from sweeps.launch import Resources, launch
+from sweeps.local_ray import access
 
 HERE = Path(__file__).parent
 
@@ -149,3 +150,18 @@ def test_tune_passes_no_keys_on(monkeypatch):
         inside = passed_on()
     assert "AWS_SECRET_ACCESS_KEY" not in inside and inside["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
     assert "AWS_SECRET_ACCESS_KEY" in passed_on(), "else this can go"
+
+
+def test_a_local_dashboard_asks_for_the_user_s_own_token(monkeypatch, tmp_path):
+    """Which is made if there is none, and nobody else can read; without a dashboard nobody needs to know it."""
+    token = tmp_path / "new" / "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    assert access(dashboard=True) == {"RAY_AUTH_MODE": "token"} and not token.exists()
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    assert len({access(dashboard=False)["RAY_AUTH_TOKEN"] for _ in range(2)}) == 2 and not token.exists()
+    assert access(dashboard=True) == {"RAY_AUTH_MODE": "token"}
+    made = token.read_text()
+    assert len(made) == 64 and token.stat().st_mode & 0o777 == 0o600
+    access(dashboard=True)
+    assert token.read_text() == made

@@ -64,7 +64,7 @@ def test_the_environment_is_as_before_and_a_stray_token_file_changes_nothing(mon
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     before = dict(os.environ)
-    with connection._environment(None):
+    with connection.environment(None):
         assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
         assert str(HERE.parents[1]) in os.environ["PYTHONPATH"].split(os.pathsep)
     assert dict(os.environ) == before
@@ -73,10 +73,10 @@ def test_the_environment_is_as_before_and_a_stray_token_file_changes_nothing(mon
     for exists, mode in ((False, "disabled"), (True, "token")):
         if exists:
             token.write_text("x" * 64)
-        with connection._environment("127.0.0.1:6379"):
+        with connection.environment("127.0.0.1:6379"):
             assert os.environ["RAY_AUTH_MODE"] == mode
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with connection._environment("127.0.0.1:6379"):
+    with connection.environment("127.0.0.1:6379"):
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 

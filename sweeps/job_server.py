@@ -1,0 +1,102 @@
+"""The job server of a Ray cluster, which its dashboard is: every failure is one InputError, nothing waits forever."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobSubmissionClient
+
+from bbqrec.errors import InputError
+from bbqrec.files import one_line
+from sweeps.connection import AUTO, environment
+
+DASHBOARD = "http://127.0.0.1:8265"
+"""Where `ray dashboard` and `kubectl port-forward` bring a cluster's dashboard."""
+SECONDS = 30.0
+"""For any one answer. The upload of the packages, of some hundred kilobytes, is the longest."""
+OURS = "bbqrec"
+"""What the metadata of our jobs have and those of others do not: the version that submitted them."""
+
+
+class Unreachable(InputError):
+    """No answer, which may come later."""
+
+
+class JobServer(JobSubmissionClient):
+    """Ray's client, whose requests end."""
+
+    def _do_request(self, *words: Any, **options: Any) -> requests.Response:
+        return super()._do_request(*words, **{"timeout": SECONDS, **options})
+
+    def ours(self) -> list[JobDetails]:
+        """The jobs that `--submit` made, the latest first."""
+        found = [job for job in self.list_jobs() if job.submission_id and OURS in (job.metadata or {})]
+        return sorted(found, key=lambda job: job.start_time or 0, reverse=True)
+
+    def named(self, name: str) -> JobDetails:
+        """The job with this submission ID, or the only one of ours that begins so. Raises InputError without one."""
+        ours = self.ours()
+        found = [job for job in ours if job.submission_id == name] or [
+            job for job in ours if str(job.submission_id).startswith(name)
+        ]
+        if len(found) != 1:
+            known = ", ".join(str(job.submission_id) for job in found or ours) or "none: it may have been started anew"
+            what = f"{len(found)} jobs begin with {name!r}" if found else f"the cluster has no job {name!r}"
+            raise InputError(what, f"known are {known}")
+        return found[0]
+
+
+def address_of(given: str) -> str:
+    """The URL of a dashboard: as given or, for AUTO, as `ray job submit` takes it from the environment."""
+    if given == AUTO:
+        given = os.environ.get("RAY_API_SERVER_ADDRESS") or ""
+        if not given and "://" in (of_ray := os.environ.get("RAY_ADDRESS", "")):
+            given = of_ray
+        given = given or DASHBOARD
+    address = given if "://" in given else f"http://{given}"
+    if not address.startswith(("http://", "https://")):
+        raise InputError(f"job server {given} is no http:// or https:// URL", f"give its dashboard's, as {DASHBOARD}")
+    if "@" in address.partition("://")[2].partition("/")[0]:
+        raise InputError("the job server's address holds a password", "give the address alone; Ray has its token")
+    return address.rstrip("/")
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[JobServer]:
+    """The job server at a URL. Raises InputError for what goes wrong in the block, too: Unreachable if it is silent."""
+    before = os.environ.get("RAY_API_SERVER_ADDRESS")
+    try:
+        with environment(address):
+            os.environ["RAY_API_SERVER_ADDRESS"] = address  # which Ray takes before the one that it is given
+            yield JobServer(address)
+    except AuthenticationError as error:
+        remedy = "bring the head's token here: `ray get-auth-token` prints it there, ~/.ray/auth_token has it here"
+        had = "no token" if "required" in str(error) else "another token"
+        raise InputError(f"job server {address} wants a token, and has been shown {had}", remedy) from error
+    except (requests.ConnectionError, requests.Timeout, aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+        remedy = (
+            "check that the head runs with its dashboard (ray[default]), and that it is forwarded: "
+            "`ray dashboard FILE`, `ssh -L 8265:127.0.0.1:8265 HEAD`, `kubectl port-forward service/HEAD 8265`"
+        )
+        raise Unreachable(f"job server {address} cannot be reached", remedy) from error
+    except (RuntimeError, ValueError, requests.RequestException) as error:
+        off = "404" in str(error) and "/api/version" not in str(error)
+        if isinstance(error, requests.RequestException | ValueError) or "Version check" in str(error):
+            remedy = "give the address of a Ray dashboard; a head without ray[default] has none"
+            raise InputError(f"{address} is no job server of Ray ({_short(error)})", remedy) from error
+        remedy = "run `ray[default]` on the head" if off else "see the head's logs"
+        raise InputError(f"job server {address}: {_short(error)}", remedy) from error
+    finally:
+        os.environ.pop("RAY_API_SERVER_ADDRESS", None)
+        if before is not None:
+            os.environ["RAY_API_SERVER_ADDRESS"] = before
+
+
+def _short(error: Exception) -> str:
+    """A reply that is a traceback ends with what is meant."""
+    lines = [line.strip() for line in str(error).replace("\\n", "\n").splitlines() if line.strip(" .")]
+    return one_line(error)[:200] if len(lines) < 2 else lines[-1][:200]

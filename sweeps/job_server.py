@@ -1,7 +1,9 @@
 """The job server of a Ray cluster, which its dashboard is: every failure is one InputError, nothing waits forever."""
 
 import contextlib
+import logging
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +20,14 @@ DASHBOARD = "http://127.0.0.1:8265"
 """Where `ray dashboard` and `kubectl port-forward` bring a cluster's dashboard."""
 SECONDS = 30.0
 """For any one answer. The upload of the packages, of some hundred kilobytes, is the longest."""
+START_SECONDS = 60.0
+"""That a head may take to start."""
+TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers that report what is packed, sent and closed."""
 OURS = "bbqrec"
 """What the metadata of our jobs have and those of others do not: the version that submitted them."""
 
@@ -31,6 +41,18 @@ class JobServer(JobSubmissionClient):
 
     def _do_request(self, *words: Any, **options: Any) -> requests.Response:
         return super()._do_request(*words, **{"timeout": SECONDS, **options})
+
+    def submit_to_agent(self, **job: Any) -> None:
+        """`submit_job`, also to a head that started only just now: its agent is some seconds behind its dashboard."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.submit_job(**job)
+                return
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
 
     def ours(self) -> list[JobDetails]:
         """The jobs that `--submit` made, the latest first."""
@@ -72,6 +94,8 @@ def connected(address: str) -> Iterator[JobServer]:
     try:
         with environment(address):
             os.environ["RAY_API_SERVER_ADDRESS"] = address  # which Ray takes before the one that it is given
+            for name in TALKATIVE:
+                logging.getLogger(name).setLevel(logging.ERROR)
             yield JobServer(address)
     except AuthenticationError as error:
         remedy = "bring the head's token here: `ray get-auth-token` prints it there, ~/.ray/auth_token has it here"

@@ -23,8 +23,6 @@ if __name__ == "__main__":  # run as a file: the packages lie beside this folder
 
 import tyro
 from ray.job_submission import JobDetails, JobStatus
-from rich.console import Console
-from rich.table import Table
 from tyro.extras import SubcommandApp
 
 from analysis.report import write_report
@@ -53,20 +51,16 @@ def list_jobs(address: str = AUTO) -> None:
         jobs = server.ours()
     if not jobs:
         return print(f"{where} has no jobs of ours")
-    table = Table()
-    for column in ("job", "state", "since", "took", "store"):
-        table.add_column(column, overflow="fold")
     for job in jobs:
         begun, ended = (job.start_time or 0) / 1000, (job.end_time or 0) / 1000
-        since = f"{datetime.fromtimestamp(begun, UTC):%Y-%m-%d %H:%M} UTC" if begun else "-"
+        since = f"since {datetime.fromtimestamp(begun, UTC):%Y-%m-%d %H:%M} UTC" if begun else ""
         took = duration((ended or time.time()) - begun if begun else None)
-        table.add_row(str(job.submission_id), _state(job), since, took, (job.metadata or {}).get("store", "-"))
-    Console().print(table)
+        print(f"{job.submission_id}  {_state(job):10}  {since}, {took:>8}  {(job.metadata or {}).get('store', '')}")
 
 
 @app.command(name="follow")
 def follow_job(name: Name, address: str = AUTO) -> int:
-    """Show what a job prints until it ends, with its exit status: 0, 1 if a run failed, 2 for bad input, 130 if stopped.
+    """Show what a job prints until it ends, and end as it did: 0, 1 if a run failed, 2 for bad input, 130 if stopped.
 
     A lost connection is taken up again. Ctrl-C ends the following, not the job.
 

@@ -46,8 +46,8 @@ UNFIT = r"[^\w.+=@-]"
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What is sent: `command` as the user typed it; `study` is the name of what it makes, `out` the folder of the laptop
-    where that is to go in the end. `folders` are its data sets: fingerprint -> folder.
+    """What is sent: `command` as the user typed it; `study` is the name of what it makes, `out` the laptop's folder in
+    which that is to end. `folders` are its data sets: fingerprint -> folder.
     """
 
     address: str
@@ -96,11 +96,11 @@ def submit(job: Submission, store: Store, console: Console) -> int:
     with tempfile.TemporaryDirectory(prefix="bbqrec-job-") as made:
         folder = Path(made)
         copy_packages(folder)
-        # Jobs of the same code would share a folder on the head, and write to it, if there were nothing of its own in it.
+        # Jobs with the same files would share a folder on the head, to which they write: so each has a file of its own.
         (folder / "job.json").write_text(json.dumps({"job": name, **about}, indent=1) + "\n", encoding="utf-8")
         entrypoint = shlex.join(["python", *sent(script, words, job, store, folder)])
         with connected(address) as server:
-            server.submit_job(
+            server.submit_to_agent(
                 entrypoint=entrypoint,
                 submission_id=name,
                 runtime_env={"working_dir": made, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},

@@ -175,7 +175,8 @@ class StudyCommand(SweepCommand):
             console.print((self.out / f"{name}.md").read_text(), highlight=False, markup=False, soft_wrap=True)
         costs = sentence(load_rows(self.out, self.name), held=plan.done)
         console.print(costs, highlight=False, markup=False, soft_wrap=True)
-        where = f"tables and figures of study {plan.key}: {self.out.resolve()} (rows.csv names every run)"
+        where = submission.fetched() or f"{self.out.resolve()} (rows.csv names every run)"
+        where = f"tables and figures of study {plan.key}: {where}"
         console.print(where, highlight=False, markup=False, soft_wrap=True)
         return _status(ledger)
 

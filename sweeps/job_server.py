@@ -22,6 +22,8 @@ SECONDS = 30.0
 """For any one answer. The upload of the packages, of some hundred kilobytes, is the longest."""
 START_SECONDS = 60.0
 """That a head may take to start."""
+NO_AGENT = "No available agent"
+"""What a dashboard says without the process that starts jobs."""
 TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -50,7 +52,7 @@ class JobServer(JobSubmissionClient):
                 self.submit_job(**job)
                 return
             except RuntimeError as error:
-                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                if NO_AGENT not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(1)
 
@@ -112,7 +114,9 @@ def connected(address: str) -> Iterator[JobServer]:
         if isinstance(error, requests.RequestException | ValueError) or "Version check" in str(error):
             remedy = "give the address of a Ray dashboard; a head without ray[default] has none"
             raise InputError(f"{address} is no job server of Ray ({_short(error)})", remedy) from error
-        remedy = "run `ray[default]` on the head" if off else "see the head's logs"
+        remedy = "run the head with ray[default]" if off else "see the head's logs"
+        if NO_AGENT in str(error):
+            remedy = "see dashboard_agent.log on the head: its port may be taken (--dashboard-agent-listen-port)"
         raise InputError(f"job server {address}: {_short(error)}", remedy) from error
     finally:
         os.environ.pop("RAY_API_SERVER_ADDRESS", None)

@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,6 @@ from ray.job_submission import JobDetails, JobStatus
 from tyro.extras import SubcommandApp
 
 from analysis.report import write_report
-from analysis.rows import load_rows
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 from sweeps.connection import AUTO
@@ -120,10 +120,11 @@ def fetch(name: Name, address: str = AUTO, store: str | None = None, out: Path |
     if study.startswith(("tuning-", "pbt-")):
         return _fetch_tuned(source, study, out or Path(given or TUNED))
     out = out or Path(given or "out")
-    if source.load_json(f"study/{study}.json") is None:
+    described = source.load_json(f"study/{study}.json")
+    if described is None:
         raise InputError(f"store {source.url} has no study {study} yet", f"see how far it is: {_hint(name, address)}")
-    files = write_report(source, study, out)
-    states = load_rows(out, study)["status"].value_counts()
+    files = write_report(source, described, out)
+    states = Counter(cell["status"] for cell in described["cells"])
     cells = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{study}: cells: {cells}; {len(files)} files in {out.resolve()}")
 

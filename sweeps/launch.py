@@ -181,10 +181,9 @@ def fitting(resources: Resources, runs: int, console: Console) -> tuple[float, f
             raise InputError(what, "lower --cpus-per-run or --gpus-per-run")
         console.print(f"{what}: waiting for the cluster to grow")
     if resources.cluster is not None:
-        each = (
-            f"{workers} workers of {cpus:g} CPUs and {gpus:g} GPUs" if workers > 1 else f"{cpus:g} CPUs, {gpus:g} GPUs"
-        )
-        said = f"cluster of {capacity.in_words(present)}; a run gets {each}; {slots} side by side"
+        each = f"{capacity.counted(cpus, 'CPU')} and {capacity.counted(gpus, 'GPU')}"
+        each = f"{workers} workers of {each}" if workers > 1 else each
+        said = f"cluster of {capacity.in_words(present)}: a run gets {each}, {slots} side by side"
         if resources.gpus_per_run is None and not gpus:
             said += "; no GPU is there (--gpus-per-run 1 would wait for one)"
         console.print(said, highlight=False, markup=False, soft_wrap=True)

@@ -125,7 +125,7 @@ def sent(script: str, words: Sequence[str], job: Submission, store: Store, folde
     options |= {"--store": [store.url], "--profile": [job.profile], "--cluster": []}
     for name in FILES:
         options |= {name: [_given(name, value, folder) for value in options[name]]} if name in options else {}
-    if not (folder / script).exists():  # a study file of the user's own
+    if Path(script).is_absolute() or not (folder / script).exists():  # a study file of the user's own
         script = _copied(
             Path(script), folder / Path(script).name
         ).name  # runs beside the packages, which it finds there
@@ -152,6 +152,12 @@ def command_of_job() -> str | None:
 def study_of_job() -> str | None:
     """The name of what the job makes whose driver this process is."""
     return _metadata().get("study")
+
+
+def fetched() -> str | None:
+    """How to get at what this process makes, if it is the driver of a job."""
+    found = _metadata()
+    return f"python -m sweeps.jobs fetch {found.get('job_submission_id', found['study'])}" if found else None
 
 
 def keep(store: Store, dataset: str, method: str, found: Mapping[str, Any]) -> None:

@@ -31,8 +31,9 @@ def job_cluster(**node: object) -> Iterator[str]:
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # `python` of a job
         patch.delenv("PYTHONPATH", raising=False)  # what nodes know of us, they know from the job
         connection._reload_authentication()
-        port = free_port()
+        port, agent = free_port(), free_port()  # another Ray on this machine has the usual ones
         options = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": port, **node}
+        options |= {"dashboard_agent_listen_port": agent}
         cluster = Cluster(initialize_head=True, head_node_args=options)
         try:
             yield f"http://127.0.0.1:{port}"

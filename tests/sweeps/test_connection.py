@@ -17,7 +17,7 @@ from fake_stages import diary
 from rich.console import Console
 
 from bbqrec.errors import InputError
-from sweeps import connection
+from sweeps import connection, node_checks
 from sweeps.launch import Resources, launch
 
 HERE = Path(__file__).parent
@@ -87,11 +87,12 @@ def test_the_environment_is_as_before_and_a_stray_token_file_changes_nothing(mon
 def test_a_local_store_is_refused_on_several_nodes(monkeypatch, nodes, local, shared, refused):
     found = [{"Alive": True}] * nodes + [{"Alive": False}]
     monkeypatch.setattr(ray, "nodes", lambda: found)
+    monkeypatch.setattr(node_checks, "may_grow", lambda environment: False)
     store = SimpleNamespace(is_local=local, url="/runs")
     if not refused:
-        return connection.check_store(store, shared)
+        return node_checks.check_store(store, shared)
     with pytest.raises(InputError, match="store /runs is a local path, but the cluster has 2 nodes"):
-        connection.check_store(store, shared)
+        node_checks.check_store(store, shared)
 
 
 @pytest.mark.e2e

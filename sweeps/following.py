@@ -25,48 +25,51 @@ def follow(address: str, job: str) -> int:
 
     Raises InputError if the cluster does not know it (any more), or if there was no connection for PATIENCE seconds.
     """
-    shown, lost = 0, None
+    log, lost = Log(), None
     while True:
         try:
             with connected(address) as server:
                 server.get_job_info(job)
                 lost = None
-                shown = asyncio.run(_show(server, job, shown))
-                info = server.get_job_info(job)
-            if info.status.is_terminal():
-                return _ended(info)
+                # Only a log that was shown to its end may be followed by the exit status.
+                if asyncio.run(log.show(server, job)) and (info := server.get_job_info(job)).status.is_terminal():
+                    return _ended(info)
         except Unreachable as error:
             if lost is None:
                 lost = time.monotonic()
                 print(f"{error.what}: trying again for {PATIENCE:.0f} s", file=sys.stderr, flush=True)
             elif time.monotonic() - lost > PATIENCE:
-                what = f"{error.what}, for {PATIENCE:.0f} s"
-                raise InputError(
-                    what, f"the job goes on without it; later: {command('follow', job, address)}"
-                ) from error
-            time.sleep(PAUSE)
+                remedy = f"the job goes on without it; later: {command('follow', job, address)}"
+                raise InputError(f"{error.what}, for {PATIENCE:.0f} s", remedy) from error
+        time.sleep(PAUSE)
 
 
-async def _show(server: JobServer, job: str, shown: int) -> int:
-    """Prints what follows the first `shown` characters of the log, until it ends or falls silent. Returns how many
-    there are."""
-    seen = 0
-    words = server.tail_job_logs(job)
-    try:
-        while True:
-            words_now = await asyncio.wait_for(anext(words), QUIET_SECONDS)
-            sys.stdout.write(words_now[max(shown - seen, 0) :])
-            sys.stdout.flush()
-            seen += len(words_now)
-            shown = max(shown, seen)
-    except (StopAsyncIteration, TimeoutError):
-        return shown
-    except RuntimeError as error:
-        if "WebSocket" not in str(error):
-            raise
-        return shown
-    finally:
-        await words.aclose()
+class Log:
+    """A job's log, of which the first `shown` characters have been printed, over however many connections."""
+
+    def __init__(self) -> None:
+        self.shown = 0
+
+    async def show(self, server: JobServer, job: str) -> bool:
+        """Prints what follows. Whether that was to the end, not to a silence or a connection that broke."""
+        seen, chunks = 0, server.tail_job_logs(job)
+        try:
+            while True:
+                chunk = await asyncio.wait_for(anext(chunks), QUIET_SECONDS)
+                sys.stdout.write(chunk[max(self.shown - seen, 0) :])
+                sys.stdout.flush()
+                seen += len(chunk)
+                self.shown = max(self.shown, seen)
+        except StopAsyncIteration:
+            return True
+        except TimeoutError:
+            return False
+        except RuntimeError as error:
+            if "WebSocket" not in str(error):
+                raise
+            return False
+        finally:
+            await chunks.aclose()
 
 
 def exit_status(info: JobDetails) -> int:

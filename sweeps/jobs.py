@@ -122,7 +122,7 @@ def fetch(name: Name, address: str = AUTO, store: str | None = None, out: Path |
     out = out or Path(given or "out")
     described = source.load_json(f"study/{study}.json")
     if described is None:
-        raise InputError(f"store {source.url} has no study {study} yet", f"see how far it is: {_hint(name, address)}")
+        raise InputError(f"store {source.url} has nothing of {study} yet", f"see how far it is: {_hint(name, address)}")
     files = write_report(source, described, out)
     states = Counter(cell["status"] for cell in described["cells"])
     cells = ", ".join(f"{count} {state}" for state, count in states.items())

@@ -27,6 +27,7 @@ AUTO = "auto"
 PROBE_SECONDS = 45
 """Ray itself gives up on a head that answers but refuses after about 20 s."""
 
+TOKEN_REMEDY = "bring the head's token here: `ray get-auth-token` prints it there, ~/.ray/auth_token has it here"
 PACKAGES = tuple(str(Path(package.__path__[0]).resolve()) for package in (bbqrec, sweeps, analysis))
 
 
@@ -159,7 +160,8 @@ def _refused(address: str, said: str, remedy: str) -> InputError:
         pairs = [f"{name} {version}" for name, version in versions]
         there, here = ", ".join(pairs[: len(pairs) // 2]), ", ".join(pairs[len(pairs) // 2 :])
         return InputError(f"cluster {address} has {there}, this machine {here}", "install the cluster's versions here")
+    if "AuthenticationError" in said or "InvalidAuthToken" in said:
+        had = "no token" if os.environ.get("RAY_AUTH_MODE") == "disabled" else "another one"
+        return InputError(f"cluster {address} wants its token, and has been shown {had}", TOKEN_REMEDY)
     last = (said.strip().splitlines() or ["no reason given"])[-1]
-    if "token" in last.lower():
-        remedy = "bring the head's token here: `ray get-auth-token` prints it there, ~/.ray/auth_token has it here"
     return InputError(f"cluster {address} cannot be reached ({last.strip()})", remedy)

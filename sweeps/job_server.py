@@ -14,7 +14,7 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 
 from bbqrec.errors import InputError
 from bbqrec.files import one_line
-from sweeps.connection import AUTO, environment
+from sweeps.connection import AUTO, TOKEN_REMEDY, environment
 
 DASHBOARD = "http://127.0.0.1:8265"
 """Where `ray dashboard` and `kubectl port-forward` bring a cluster's dashboard."""
@@ -100,9 +100,8 @@ def connected(address: str) -> Iterator[JobServer]:
                 logging.getLogger(name).setLevel(logging.ERROR)
             yield JobServer(address)
     except AuthenticationError as error:
-        remedy = "bring the head's token here: `ray get-auth-token` prints it there, ~/.ray/auth_token has it here"
-        had = "no token" if "required" in str(error) else "another token"
-        raise InputError(f"job server {address} wants a token, and has been shown {had}", remedy) from error
+        had = "no token" if "required" in str(error) else "another one"
+        raise InputError(f"job server {address} wants its token, and has been shown {had}", TOKEN_REMEDY) from error
     except (requests.ConnectionError, requests.Timeout, aiohttp.ClientError, ConnectionError, TimeoutError) as error:
         remedy = (
             "check that the head runs with its dashboard (ray[default]), and that it is forwarded: "

@@ -51,6 +51,33 @@ def test_a_port_where_something_else_listens_ends_in_bounded_time(monkeypatch):
         assert time.monotonic() - began < 15
 
 
+MISMATCH = """Traceback
+RuntimeError: Version mismatch: The cluster was started with:
+    Ray: 2.60.0
+    Python: 3.11.7
+This process on node 192.0.2.2 was started with:
+    Ray: 2.59.9
+    Python: 3.12.1
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (MISMATCH, "cluster h:1 has Ray 2.60.0, Python 3.11.7, this machine Ray 2.59.9, Python 3.12.1: install"),
+        (
+            "ray.exceptions.AuthenticationError: x\n\nConnectionError: no",
+            "h:1 wants its token, and has been shown no token",
+        ),
+        ("one\nConnectionError: two\n", "cluster h:1 cannot be reached (ConnectionError: two): remedy"),
+        ("", "cluster h:1 cannot be reached (no reason given): remedy"),
+    ],
+)
+def test_what_ray_says_of_a_cluster_becomes_one_line(monkeypatch, said, expected):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert expected in str(connection._refused("h:1", said, "remedy"))
+
+
 def test_auto_takes_the_address_from_the_environment(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with (

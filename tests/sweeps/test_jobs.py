@@ -60,8 +60,8 @@ def job(name: str, status: JobStatus = JobStatus.RUNNING, **more: object) -> Job
     [
         ({}, "is no job server of Ray"),
         ({"/api/version": (200, "<html>")}, "is no job server of Ray"),
-        ({"/api/version": (401, "Missing token")}, "wants a token, and has been shown no token"),
-        ({"/api/version": (403, "Invalid token")}, "wants a token, and has been shown another token"),
+        ({"/api/version": (401, "Missing token")}, "wants its token, and has been shown no token"),
+        ({"/api/version": (403, "Invalid token")}, "wants its token, and has been shown another one"),
         ({"/api/version": VERSION}, "run the head with ray\\[default\\]"),
         (
             {"/api/version": VERSION, "/api/jobs/": (500, "Traceback\n  File\nOSError: disk full\n")},

@@ -13,8 +13,8 @@ MONITOR = "monitor.py"
 """Ray's process that starts and stops nodes."""
 CONFIG = "--autoscaling-config="
 """Its option with the `ray up` file."""
-ON_KUBERNETES = ("KUBERAY_GEN_RAY_START_CMD", "RAY_CLUSTER_NAME")
-"""Variables that KubeRay sets in its pods."""
+KUBERAY = "KUBERAY_GEN_RAY_START_CMD"
+"""Variable that KubeRay sets in its pods."""
 
 
 def machines() -> list[Machine]:
@@ -39,8 +39,7 @@ def to_come() -> list[Machine]:
 
 def may_grow(environment: Mapping[str, str]) -> bool:
     """Whether nodes may come by themselves: there is an autoscaler, or nothing yet that could run anything."""
-    on_kubernetes = all(name in environment for name in ON_KUBERNETES)
-    return on_kubernetes or not machines() or bool(_reported()) or _grows(_autoscaling_config())
+    return KUBERAY in environment or not machines() or bool(_reported()) or _grows(_autoscaling_config())
 
 
 def shared_out(

@@ -1,6 +1,7 @@
 """What a job prints, as it prints it, over a connection that may break."""
 
 import asyncio
+import re
 import sys
 import time
 
@@ -8,6 +9,7 @@ from ray.job_submission import JobDetails, JobStatus
 
 from bbqrec.errors import InputError
 from sweeps.job_server import JobServer, Unreachable, connected
+from sweeps.node_checks import INSTALL
 from sweeps.submission import command
 
 PATIENCE = 180.0
@@ -89,4 +91,6 @@ def _ended(info: JobDetails) -> int:
     elif info.status == JobStatus.FAILED and info.driver_exit_code not in OWN_STATUSES:
         lines = [line.strip() for line in (info.message or "no reason given").splitlines() if line.strip()]
         print(f"error: the job did not run to its end ({lines[0][:300]})", file=sys.stderr)
+    elif info.status == JobStatus.FAILED and (missing := re.search(r"No module named '([\w.]+)'", info.message or "")):
+        print(f"error: the head's python has no package {missing[1]}: {INSTALL}", file=sys.stderr)
     return status

@@ -62,16 +62,20 @@ class JobServer(JobSubmissionClient):
         return sorted(found, key=lambda job: job.start_time or 0, reverse=True)
 
     def named(self, name: str) -> JobDetails:
-        """The job with this submission ID, or the only one of ours that begins so. Raises InputError without one."""
+        """The job with this submission ID, or the one of ours that begins so: the running one, else the latest.
+
+        Raises InputError if there is none, or if several run.
+        """
         ours = self.ours()
         found = [job for job in ours if job.submission_id == name] or [
             job for job in ours if str(job.submission_id).startswith(name)
         ]
-        if len(found) != 1:
-            known = ", ".join(str(job.submission_id) for job in found or ours) or "none: it may have been started anew"
-            what = f"{len(found)} jobs begin with {name!r}" if found else f"the cluster has no job {name!r}"
+        running = [job for job in found if not job.status.is_terminal()]
+        if not found or len(running) > 1:
+            known = ", ".join(str(job.submission_id) for job in running or ours) or "none: the head may be a new one"
+            what = f"{len(running)} running jobs begin with {name!r}" if found else f"the cluster has no job {name!r}"
             raise InputError(what, f"known are {known}")
-        return found[0]
+        return (running or found)[0]
 
 
 def address_of(given: str) -> str:

@@ -103,16 +103,15 @@ def test_an_address_is_found_as_ray_job_submit_finds_it(monkeypatch):
 
 
 def test_a_job_is_found_by_the_beginning_of_its_name():
-    listed = [
-        job("ablations-1-a").model_dump(),
-        job("ablations-2-b").model_dump(),
-        {**job("x").model_dump(), "metadata": {}},
-    ]
+    listed = [job(name).model_dump() for name in ("ablations-1-a", "ablations-2-b", "x")]
+    listed[2]["metadata"] = {}
+    listed += [job(f"pbt-{n}", JobStatus.STOPPED, start_time=n).model_dump() for n in (1, 3, 2)]
     with server({"/api/version": VERSION, "/api/jobs/": (200, listed)}) as address, connected(address) as found:
         assert found.named("ablations-2").submission_id == "ablations-2-b"
-        with pytest.raises(InputError, match="2 jobs begin with 'abl': known are ablations-1-a, ablations-2-b"):
+        with pytest.raises(InputError, match="2 running jobs begin with 'abl': known are ablations-1-a, ablations-2-b"):
             found.named("abl")
-        with pytest.raises(InputError, match="has no job 'x': known are ablations"):
+        assert found.named("pbt").submission_id == "pbt-3"
+        with pytest.raises(InputError, match="has no job 'x': known are pbt-3, pbt-2, pbt-1, ablations"):
             found.named("x")
 
 
@@ -180,6 +179,14 @@ def test_a_job_that_did_not_begin_says_why(monkeypatch, capsys):
     monkeypatch.setattr(following, "connected", Broken([("", None)], end))
     assert follow("http://head", "a") == 1
     assert "did not run to its end (runtime_env setup failed:)" in capsys.readouterr().err
+
+
+def test_a_head_without_our_dependencies_is_told_apart(monkeypatch, capsys):
+    message = "exit code 1, last logs:\n  import torch\nModuleNotFoundError: No module named 'torch'\n"
+    end = job("a", JobStatus.FAILED, driver_exit_code=1, message=message)
+    monkeypatch.setattr(following, "connected", Broken([("", None)], end))
+    assert follow("http://head", "a") == 1
+    assert "error: the head's python has no package torch: install" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_the_following_alone(monkeypatch, capsys):

@@ -159,7 +159,7 @@ def test_on_kubernetes_a_cluster_may_grow(monkeypatch):
     monkeypatch.setattr(capacity, "_reported", lambda: [])
     monkeypatch.setattr(capacity, "_autoscaling_config", lambda: {})
     assert not capacity.may_grow({})
-    assert capacity.may_grow(dict.fromkeys(capacity.ON_KUBERNETES, "x"))
+    assert capacity.may_grow({capacity.KUBERAY: "ray start --head"})
 
 
 def test_the_ray_up_file_of_this_cluster_tells_what_may_come(tmp_path, monkeypatch):

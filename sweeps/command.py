@@ -100,6 +100,8 @@ class SweepCommand:
         )
 
     def trackers(self) -> Trackers:
+        if self.submit is not None:
+            return Trackers(logs=self.logs)  # what the others need, the head must have
         return Trackers(logs=self.logs, mlflow=self.mlflow, wandb=self.wandb)
 
     def opened(self) -> Store:

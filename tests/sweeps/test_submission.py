@@ -47,7 +47,6 @@ def test_options_are_read_as_tyro_reads_them():
 )
 def test_what_cannot_be_a_job_is_one_line(folder, tmp_path, capsys, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sweeps.trackers.importlib.util.find_spec", lambda name: True)
     assert main(Ablations, ["--dataset", str(folder), "--submit", "http://127.0.0.1:9", *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and said in error and "secret" not in error

@@ -19,6 +19,7 @@ from bbqrec.native import keep_freed_memory
 from bbqrec.overrides import with_overrides
 from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.store import Store
+from sweeps.metrics import RunMetrics
 from sweeps.scores import SCORE
 from sweeps.trainable import dataset_of
 
@@ -38,11 +39,13 @@ def train(config: dict[str, Any]) -> None:
     if saved is not None:
         with saved.as_directory() as folder:
             files = {name: Path(folder, name).read_bytes() for name in (STATE, PAST)}
-    for report, state in epochs(config, files, device):
-        with tempfile.TemporaryDirectory(prefix="bbqrec-member-") as folder:
-            for name, data in state.items():
-                Path(folder, name).write_bytes(data)
-            tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+    with RunMetrics({**config, "study": "pbt", "stage": "pbt"}) as metrics:
+        for report, state in epochs(config, files, device):
+            metrics.report(report)
+            with tempfile.TemporaryDirectory(prefix="bbqrec-member-") as folder:
+                for name, data in state.items():
+                    Path(folder, name).write_bytes(data)
+                tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def epochs(
@@ -79,6 +82,7 @@ def epochs(
             **config["values"],
             "stage": "pbt",
             "epoch": past["epoch"],
+            "epochs": run.recommender.epochs,
             "score": DIVERGED if past["diverged"] is not None else metrics[SCORE],
             "diverged": past["diverged"] or "",
             "member": config["member"],

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.ledger import Ledger
+from sweeps.metrics import StudyMetrics
 from sweeps.out_of_memory import LOW_ON_MEMORY
 from sweeps.study import Run
 from sweeps.trainable import HOPELESS, NOTE
@@ -42,9 +43,11 @@ class Progress(Callback):
         self.last: dict[str, float] = {}
         self.costs: dict[tuple[str, ...], list[float]] = defaultdict(list)
         self.live: Live | None = None
+        self.metrics = StudyMetrics(ledger)
         self._open = ExitStack()
 
     def __enter__(self) -> "Progress":
+        self._open.enter_context(self.metrics)
         if self.console.is_terminal:
             self.live = self._open.enter_context(Live(self.panel(), console=self.console, auto_refresh=False))
         return self
@@ -73,6 +76,7 @@ class Progress(Callback):
             self.costs[alike].append(now - self.last.get(key, now))
         self.last[key] = now
         self.ledger.report(key, result)
+        self.metrics.report(self.ledger.runs[key], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self.ledger.status[trial.config["key"]] != "failed":
@@ -80,6 +84,7 @@ class Progress(Callback):
         self.shown = min(self.shown, self.clock() - LINE_SECONDS + 1)  # soon, with the next run begun
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.metrics.retry(self.ledger.runs[trial.config["key"]])
         self.console.print(f"retrying {trial.config['name']}: {reason(trial)}", highlight=False, markup=False)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -91,6 +96,8 @@ class Progress(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.ledger.keep_up()
+        if self.metrics.due():
+            self.metrics.refresh(self.eta())
         self.show()
 
     def show(self, force: bool = False) -> None:

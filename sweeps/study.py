@@ -40,6 +40,7 @@ class Run:
     name: str
     config: RunConfig
     folder: str
+    method: str
     needs: str | None = None
 
 
@@ -235,7 +236,7 @@ def load_datasets(folders: Collection[Path]) -> list[tuple[Path, Dataset]]:
 
 def stage_runs(run: RunConfig, method: str, folder: str, setting: Mapping[str, Any] | None = None) -> list[Run]:
     """The runs that a method's run consists of: its teacher's, its quantizer, its recommender."""
-    about: dict[str, Any] = {"config": run, "folder": folder}
+    about: dict[str, Any] = {"config": run, "folder": folder, "method": method}
     name, stages = " ".join(filter(None, (run.dataset, method, f"seed {run.seed}", described(setting or {})))), []
     if run.teacher is not None:
         stages += stage_runs(run.teacher, str(METHODS[method].teacher), folder)

@@ -6,7 +6,7 @@ The stage keeps its own checkpoints in the store, so a trial that is killed, or 
 import importlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +24,8 @@ from bbqrec.native import keep_freed_memory
 from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset, EpochReport
 from bbqrec.store import Store
+from sweeps.metrics import RunMetrics
+from sweeps.scores import SCORE
 from sweeps.study import Run
 
 HOPELESS = "hopeless"
@@ -37,6 +39,7 @@ def trial_config(
     *,
     store: str,
     threads: int,
+    study: str = "",
     stages: str = "bbqrec.stages",
     provenance: dict[str, Any] | None = None,
     workers: int = 1,
@@ -46,6 +49,8 @@ def trial_config(
 ) -> dict[str, Any]:
     """The trial of a run as plain JSON values. `stages` is the module with run_quantizer and run_recommender.
 
+    `study` names the study in the metrics.
+
     `threads`, `cpus` and `gpus` are those of each of its `workers`, who tell `groups` what
     they have reserved.
     """
@@ -53,6 +58,8 @@ def trial_config(
         "name": run.name,
         "stage": run.stage,
         "key": run.key,
+        "method": run.method,
+        "study": study,
         "run": run.config.described(),
         "folder": run.folder,
         "store": store,
@@ -74,7 +81,22 @@ def train(config: dict[str, Any]) -> None:
 
 
 def reports(config: dict[str, Any], trial: str, device: str) -> Iterator[dict[str, Any]]:
-    """Computes and publishes the run of `config`, with a report after every epoch."""
+    """Computes and publishes the run of `config`, with a report after every epoch.
+
+    The run's first worker also tells of it in its log, which Ray's dashboard shows, and in metrics.
+    """
+    if distributed.rank() > 0:
+        yield from _computed(config, trial, device)
+        return
+    with RunMetrics(config) as metrics:
+        for report in _computed(config, trial, device):
+            print(in_words(config["name"], report), flush=True)
+            if "epoch" in report:
+                metrics.report(report)
+            yield report
+
+
+def _computed(config: dict[str, Any], trial: str, device: str) -> Iterator[dict[str, Any]]:
     torch.set_num_threads(config["threads"])
     keep_freed_memory()
     stages = importlib.import_module(config["stages"])
@@ -93,6 +115,17 @@ def reports(config: dict[str, Any], trial: str, device: str) -> Iterator[dict[st
             yield {**seen, "stage": report.stage, "epoch": report.epoch, "epochs": report.epochs}
     except Diverged as error:
         yield {HOPELESS: str(error)}  # an exception would make Tune try again
+
+
+def in_words(name: str, report: Mapping[str, Any]) -> str:
+    """A report as a line of a log."""
+    if "epoch" not in report:
+        return f"{name}: {report.get(NOTE) or report[HOPELESS]}"
+    losses = {"loss": report.get("loss", report.get("loss/total")), "validation NDCG@10": report.get(SCORE)}
+    told = [f"epoch {report['epoch']}/{report['epochs']}"]
+    told += [f"{what} {value:.4f}" for what, value in losses.items() if value is not None]
+    told += [f"{report['seconds']:.1f} s"] if "seconds" in report else []
+    return f"{name}: {', '.join(told)}"
 
 
 def _reports(

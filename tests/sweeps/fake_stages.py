@@ -17,6 +17,8 @@ import bbqrec
 from bbqrec.errors import Diverged
 from bbqrec.schema import EpochReport
 
+CODES = {"loss/total": 1.0, "codes/used_0_id": 5.0, "codes/perplexity_1_text": 3.5}
+
 
 def run_quantizer(run, dataset, store, *, attempt, provenance=None, device="auto") -> Iterator[EpochReport]:
     if run.teacher is not None:
@@ -51,7 +53,7 @@ def _stage(stage: str, key: str, epochs: int, run, store, attempt: str) -> Itera
         note(store.url, event="epoch", stage=stage, key=key, epoch=epoch)
         log = json.dumps({"metrics": lines[:epoch]}).encode()
         store.save_progress(stage, key, attempt, epoch, {"state": b"x", "log.json": log})
-        metrics = {"loss": 1.0} if stage == "quantizer" else {**lines[epoch - 1], "test/ndcg@10": 1.0}
+        metrics = CODES if stage == "quantizer" else {**lines[epoch - 1], "test/ndcg@10": 1.0}
         yield EpochReport(stage=stage, epoch=epoch, epochs=epochs, metrics=metrics)
     row = {"run_key": key, "seed": run.seed, "scores": {"valid": {"ndcg@10": epochs / 100}, "test": {"ndcg@10": 0.5}}}
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, run_config
 from bbqrec.store import Store
 from sweeps.ablations import VARIANTS, Ablations
-from sweeps.command import EMBEDDED, _completed, embedded, main, overrides
+from sweeps.command import EMBEDDED, embedded, main
+from sweeps.command_line import completed, overrides
 from sweeps.ledger import Ledger
 from sweeps.study import Study
 
@@ -45,7 +46,7 @@ def test_the_default_is_the_full_model_and_its_eight_variants():
 
 
 @pytest.mark.parametrize(
-    ("words", "completed"),
+    ("words", "expected"),
     [
         (["--cluster"], ["--cluster", "auto"]),
         (["--cluster", "--seeds", "2"], ["--cluster", "auto", "--seeds", "2"]),
@@ -54,15 +55,15 @@ def test_the_default_is_the_full_model_and_its_eight_variants():
         (["--set", "a=1", "b=2"], ["--set", "a=1", "b=2"]),
     ],
 )
-def test_cluster_may_stand_alone(words, completed):
-    assert _completed(words) == completed
+def test_cluster_may_stand_alone(words, expected):
+    assert completed(words) == expected
 
 
 def test_what_argparse_would_drop_silently_is_refused():
     with pytest.raises(InputError, match="--dataset is given twice"):
-        _completed(["--dataset", "a", "--seeds", "1", "--dataset", "b"])
+        completed(["--dataset", "a", "--seeds", "1", "--dataset", "b"])
     with pytest.raises(InputError, match="--store is given twice"):
-        _completed(["--store=a", "--store", "b"])
+        completed(["--store=a", "--store", "b"])
 
 
 def test_overrides_are_name_value_pairs():
@@ -166,7 +167,7 @@ def trial_process(driver: int) -> int:
     """The process of a driver's trial."""
     for pid in descendants(driver):
         try:
-            if "ImplicitFunc" in Path(f"/proc/{pid}/cmdline").read_text():
+            if "ray::toy bbqrec seed 0" in Path(f"/proc/{pid}/cmdline").read_text():
                 return pid
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -180,6 +181,18 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+def files_with(texts: Sequence[str], *folders: Path) -> list[tuple[Path, str]]:
+    """The files under the folders that have one of the texts in them, and which."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return [(path, text) for path in files for text in texts if text.encode() in path.read_bytes()]
+
+
+SECRETS = {
+    name: f"planted-{name}-7d1f"
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN")
+}
+
+
 @pytest.mark.e2e
 def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight_run(folder, tmp_path):
     overrides = {"quantizer.epochs": 20, "recommender.epochs": 15, "recommender.patience": 15, "recommender.beam": 20}
@@ -190,7 +203,8 @@ def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight
     store = Store(tmp_path / "runs")
 
     def start() -> subprocess.Popen:
-        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        options = {"cwd": tmp_path, "env": {**os.environ, **SECRETS, "RAY_AUTH_TOKEN": "5ec2e7" * 11}}
+        return subprocess.Popen(command, **options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def epoch(stage: str, key: str) -> int:
         saved = store.load_progress(stage, key)
@@ -217,6 +231,12 @@ def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight
     for stage in ("quantizer", "recommender"):
         assert costs[f"{stage}_wall_seconds"] > costs[f"{stage}_seconds"] == costs[f"{stage}_core_seconds"] > 0
     assert "| R@10" in printed and (tmp_path / "out" / "table3.tex").exists()
+    secrets = [*SECRETS.values(), "5ec2e7" * 2]
+    assert not any(secret in printed for secret in secrets)
+    ray = list(Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").glob(f"session_*_{driver.pid}"))  # its logs
+    assert len(ray) == 1 and len(list(ray[0].rglob("worker-*.out"))) > 0
+    assert files_with(["toy bbqrec seed 0 recommender: epoch 2/15, loss"], *ray), "a log says what its run does"
+    assert files_with(secrets, tmp_path, *ray) == []
 
     straight = Store(tmp_path / "straight")
     train = [sys.executable, "-c", "from bbqrec.cli import main; main()", "train", "--dataset", str(folder)]

@@ -17,8 +17,9 @@ from fake_stages import diary
 from rich.console import Console
 
 from bbqrec.errors import InputError
-from sweeps import connection
+from sweeps import connection, credentials, node_checks
 from sweeps.launch import Resources, launch
+from sweeps.local_ray import access
 
 HERE = Path(__file__).parent
 
@@ -51,6 +52,33 @@ def test_a_port_where_something_else_listens_ends_in_bounded_time(monkeypatch):
         assert time.monotonic() - began < 15
 
 
+MISMATCH = """Traceback
+RuntimeError: Version mismatch: The cluster was started with:
+    Ray: 2.60.0
+    Python: 3.11.7
+This process on node 192.0.2.2 was started with:
+    Ray: 2.59.9
+    Python: 3.12.1
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (MISMATCH, "cluster h:1 has Ray 2.60.0, Python 3.11.7, this machine Ray 2.59.9, Python 3.12.1: install"),
+        (
+            "ray.exceptions.AuthenticationError: x\n\nConnectionError: no",
+            "h:1 wants its token, and has been shown no token",
+        ),
+        ("one\nConnectionError: two\n", "cluster h:1 cannot be reached (ConnectionError: two): remedy"),
+        ("", "cluster h:1 cannot be reached (no reason given): remedy"),
+    ],
+)
+def test_what_ray_says_of_a_cluster_becomes_one_line(monkeypatch, said, expected):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert expected in str(connection._refused("h:1", said, "remedy"))
+
+
 def test_auto_takes_the_address_from_the_environment(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with (
@@ -64,7 +92,7 @@ def test_the_environment_is_as_before_and_a_stray_token_file_changes_nothing(mon
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     before = dict(os.environ)
-    with connection._environment(None):
+    with connection.environment(None):
         assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
         assert str(HERE.parents[1]) in os.environ["PYTHONPATH"].split(os.pathsep)
     assert dict(os.environ) == before
@@ -73,10 +101,10 @@ def test_the_environment_is_as_before_and_a_stray_token_file_changes_nothing(mon
     for exists, mode in ((False, "disabled"), (True, "token")):
         if exists:
             token.write_text("x" * 64)
-        with connection._environment("127.0.0.1:6379"):
+        with connection.environment("127.0.0.1:6379"):
             assert os.environ["RAY_AUTH_MODE"] == mode
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with connection._environment("127.0.0.1:6379"):
+    with connection.environment("127.0.0.1:6379"):
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 
@@ -87,11 +115,12 @@ def test_the_environment_is_as_before_and_a_stray_token_file_changes_nothing(mon
 def test_a_local_store_is_refused_on_several_nodes(monkeypatch, nodes, local, shared, refused):
     found = [{"Alive": True}] * nodes + [{"Alive": False}]
     monkeypatch.setattr(ray, "nodes", lambda: found)
+    monkeypatch.setattr(node_checks, "may_grow", lambda environment: False)
     store = SimpleNamespace(is_local=local, url="/runs")
     if not refused:
-        return connection.check_store(store, shared)
+        return node_checks.check_store(store, shared)
     with pytest.raises(InputError, match="store /runs is a local path, but the cluster has 2 nodes"):
-        connection.check_store(store, shared)
+        node_checks.check_store(store, shared)
 
 
 @pytest.mark.e2e
@@ -128,3 +157,39 @@ def test_a_cluster_of_two_nodes_gets_code_and_data_and_refuses_a_local_store(
     ended = {entry["key"]: entry["time"] for entry in diary(store.url) if entry["event"] == "end"}
     assert any(after["time"] < ended[before["key"]] for before, after in pairwise(begun))  # two had the GPU at a time
     assert store.has("dataset", next(iter(plan.folders)))
+
+
+def test_tune_passes_no_keys_on(monkeypatch):
+    """What it passes on Ray prints to its logs. Others are passed on as before."""
+    from ray.tune.execution import class_cache
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
+
+    def passed_on() -> dict[str, str]:
+        made: list[dict] = []
+        monkeypatch.setattr(
+            ray, "remote", lambda runtime_env: made.append(runtime_env["env_vars"]) or (lambda cls: cls)
+        )
+        class_cache._ActorClassCache().get(object)
+        return made[0]
+
+    with credentials.kept_to_their_nodes():
+        inside = passed_on()
+    assert "AWS_SECRET_ACCESS_KEY" not in inside and inside["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
+    assert "AWS_SECRET_ACCESS_KEY" in passed_on(), "else this can go"
+
+
+def test_a_local_dashboard_asks_for_the_user_s_own_token(monkeypatch, tmp_path):
+    """Which is made if there is none, and nobody else can read; without a dashboard nobody needs to know it."""
+    token = tmp_path / "new" / "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    assert access(dashboard=True) == {"RAY_AUTH_MODE": "token"} and not token.exists()
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    assert len({access(dashboard=False)["RAY_AUTH_TOKEN"] for _ in range(2)}) == 2 and not token.exists()
+    assert access(dashboard=True) == {"RAY_AUTH_MODE": "token"}
+    made = token.read_text()
+    assert len(made) == 64 and token.stat().st_mode & 0o777 == 0o600
+    access(dashboard=True)
+    assert token.read_text() == made

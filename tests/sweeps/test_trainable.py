@@ -63,6 +63,31 @@ def test_a_trial_reports_every_epoch_but_nothing_of_the_test_split(study, store,
     assert len(set(attempts)) == 2
 
 
+def test_only_the_first_worker_of_a_run_tells_of_it(study, store, monkeypatch, capsys, tmp_path):
+    run = study(methods=("bbqrec",)).plan(store).missing[0]
+    told: list[dict] = []
+    monkeypatch.setattr(trainable.RunMetrics, "report", lambda self, report: told.append(report))
+    for rank in (1, 0):
+        config = trial_config(run, store=str(tmp_path / str(rank)), threads=1, stages="fake_stages", study="s")
+        monkeypatch.setattr(trainable.distributed, "rank", lambda rank=rank: rank)
+        found = list(trainable.reports(config, "trial", "cpu"))
+        assert len(found) == 2 and told == (found if rank == 0 else [])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [f"toy bbqrec seed 0 quantizer: epoch {epoch}/2, loss 1.0000" for epoch in (1, 2) if not rank]
+
+
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        ({"epoch": 1, "epochs": 2, "loss/total": 0.5, "seconds": 3.25}, "a: epoch 1/2, loss 0.5000, 3.2 s"),
+        ({"note": "computing it again"}, "a: computing it again"),
+        ({"hopeless": "it diverged"}, "a: it diverged"),
+    ],
+)
+def test_a_report_is_a_line_of_the_log(report, line):
+    assert trainable.in_words("a", report) == line
+
+
 class Stages:
     """Stages that read what they need, as the real ones do, and note what they compute."""
 

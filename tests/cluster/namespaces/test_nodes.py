@@ -1,0 +1,97 @@
+"""A study on three nodes of their own addresses and file systems: across them, cut off, without a head, uninvited."""
+
+import collections
+import os
+import signal
+import time
+
+import pytest
+from harness import wait_for
+from nodes import ROOT, namesakes
+from studies import words
+
+pytestmark = pytest.mark.namespaces
+
+
+def test_a_study_runs_across_nodes_and_equals_that_of_one(studies):
+    studies.start()
+    studies.finish()
+    store = studies.check_same()
+    rows = [store.read_json(run.stage, run.key, "row.json") for run in studies.plan().runs.values()]
+    assert {row["provenance"]["host"] for row in rows} == {"node1", "node2", "node3"}
+    assert {write.address for write in studies.writes()} == {node.address for node in studies.cluster.network.nodes}
+    for node in studies.cluster.network.nodes[1:]:
+        assert not node.path("/tmp/home/.cache/bbqrec/data").exists(), "the data set came through the store"
+
+
+def test_without_the_token_nobody_gets_in(studies):
+    three, head = studies.cluster.network.nodes[2], studies.cluster.head
+    none, wrong = {"HOME": "/tmp/stranger"}, {"RAY_AUTH_TOKEN": "f" * 64}
+    status = three.run("ray", "status", "--address", studies.cluster.address, check=False, **none)
+    assert status.returncode != 0 and head.address not in status.stdout, status.stdout
+    command = ("python", ROOT / "sweeps/ablations.py", *words(studies.url), "--cluster", studies.cluster.address)
+    for about in (none, wrong):
+        done = three.run(*command, check=False, PYTHONPATH=str(ROOT), **about)
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+        assert done.returncode == 2 and "cannot be reached" in line, done.stderr
+    job = head.run("ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--", "true", check=False, **wrong)
+    assert job.returncode != 0 and "submitted successfully" not in job.stdout, job.stdout
+    assert not studies.writes("quantizer|recommender")
+    seen = three.run("bash", "-c", f"echo > /dev/tcp/{head.address}/8265", check=False)
+    assert seen.returncode != 0 and "refused" in seen.stderr, "the dashboard is for the head alone"
+
+
+def test_a_node_is_cut_off_and_comes_back(studies):
+    """Others take over its run. It goes on writing when the cable is back, and replaces nothing."""
+    network, checkpoint = studies.cluster.network, r"quantizer/\w+/progress/latest.json"
+    studies.start()
+
+    def hit():
+        return [(node, w) for node in network.nodes[1:] for w in studies.writes(checkpoint, node)]
+
+    node, first = studies.wait(hit)[0]
+    key = first.name.split("/")[1]
+    raylet = list(namesakes(node, "/raylet/raylet"))
+    network.cut(node)
+    before, cut = len(studies.writes(node=node)), time.time()
+    for process in raylet:  # otherwise Ray would end the worker at once when it hears that it was given up
+        os.kill(process, signal.SIGSTOP)
+    (manifest,) = studies.wait(lambda: studies.writes(f"quantizer/{key}/manifest.json"))
+    assert manifest.address != node.address and len(studies.writes(node=node)) == before
+    print(f"taken over and published {manifest.time - cut:.0f} s after the cut")
+    network.mend(node)
+    studies.wait(lambda: len(studies.writes(node=node)) > before)
+    studies.finish()
+    for process in raylet:
+        os.kill(process, signal.SIGCONT)
+    late = studies.writes(node=node)[before:]
+    assert late and "retrying" in studies.printed()
+    studies.check_same()
+    writers = collections.defaultdict(set)
+    for write in studies.writes(r"(quantizer|recommender)/"):
+        writers[write.name].add(write.address)
+    shared = {name for name, addresses in writers.items() if len(addresses) > 1}
+    assert shared <= {f"quantizer/{key}/progress/latest.json"}, "two nodes wrote one file"
+    assert collections.Counter(w.name for w in studies.writes("manifest.json")).most_common(1)[0][1] == 1
+    wait_for(lambda: studies.cluster.gone(node), 60)  # Ray ends there when it hears that it was given up
+    studies.cluster.start()
+
+
+def test_the_head_dies_and_the_same_command_goes_on(studies):
+    studies.start(RAY_gcs_rpc_server_reconnect_timeout_s="10")
+    studies.wait(lambda: len(studies.writes("manifest.json")) >= 3)  # of the data set and two runs
+    studies.cluster.kill(studies.cluster.head)
+    killed = time.time()
+    status = studies.drivers[-1].wait(timeout=120)
+    print(f"the driver ended {time.time() - killed:.0f} s after the head, status {status}")
+    print(studies.printed()[-3000:])
+    assert status != 0
+    done = {w.name for w in studies.writes(r"/\w+/manifest.json")}
+    begun = len(studies.writes())
+    studies.cluster.start()
+    studies.start()
+    studies.finish()
+    studies.check_same()
+    again = [w.name for w in studies.writes()[begun:]]
+    keys = {name.split("/")[1] for name in done}
+    assert len(keys) >= 3 and not [name for name in again if name.split("/")[1] in keys]

@@ -7,8 +7,8 @@
 
 Nothing of it is seen outside: the bridge lies in a namespace of its own (the switch), where an S3 server may run, too;
 there is no route to anywhere else. To a node the file system is read-only but for /tmp, /dev/shm and /run, so that
-nodes share nothing they could write to, except a folder that is asked for. All ends with the block, or with the process that made
-it: the first process of a PID namespace takes all others with it.
+nodes share nothing they could write to, except a folder that is asked for. All ends with the block, or with the process
+that made it: the first process of a PID namespace takes all others with it.
 """
 
 import contextlib
@@ -233,7 +233,7 @@ class Network:
 def children(pid: int) -> list[int]:
     """Of a process of this machine, inside of namespaces or not."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        found = [Path(f"/proc/{pid}/task/{task}/children").read_text() for task in os.listdir(f"/proc/{pid}/task")]
+        found = [(task / "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
         return [int(child) for child in " ".join(found).split()]
     return []
 
@@ -250,8 +250,8 @@ def kill_tree(pid: int, number: int = signal.SIGKILL) -> None:
 
 def namesakes(node: Node, word: str) -> Iterator[int]:
     """Processes of a node whose command line contains `word`."""
-    own = os.readlink(f"/proc/{node.pid}/ns/pid")
-    for entry in os.listdir("/proc"):
-        with contextlib.suppress(OSError, ValueError):
-            if os.readlink(f"/proc/{int(entry)}/ns/pid") == own and word in Path(f"/proc/{entry}/cmdline").read_text():
-                yield int(entry)
+    own = Path(f"/proc/{node.pid}/ns/pid").readlink()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "ns/pid").readlink() == own and word in (process / "cmdline").read_text():
+                yield int(process.name)

@@ -24,7 +24,7 @@ while sum(node["Alive"] for node in ray.nodes()) != int(sys.argv[2]):
 
 
 class RayNodes:
-    """A cluster of all nodes of a network, the first being its head. `environment` is that of Ray, and so of workers."""
+    """A cluster of all nodes of a network, the first being its head. `environment` is Ray's, and so the workers'."""
 
     def __init__(self, network: Network, cpus: int = 1, environment: Mapping[str, str] | None = None) -> None:
         self.network, self.head, self._cpus = network, network.nodes[0], cpus

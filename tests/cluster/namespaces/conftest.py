@@ -1,7 +1,5 @@
 """Three nodes with Ray and an S3 server, for all tests of this folder, and the single-node study they compare with."""
 
-import os
-import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
@@ -12,9 +10,9 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "faults"))  # comparison of studies, for which nothing need be told twice
 
-from nodes import ROOT, Network, unavailable  # noqa: E402
+from nodes import Network, unavailable  # noqa: E402
 from ray_nodes import RayNodes  # noqa: E402
-from studies import Studies, words  # noqa: E402
+from studies import SingleNode, Studies  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,18 +23,10 @@ def possible() -> None:
 
 
 @pytest.fixture(scope="session")
-def single_node(possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen]]:
-    """The store of the same study without a cluster, and the process that computes it meanwhile."""
-    folder = tmp_path_factory.mktemp("single")
-    out = ("--out", folder / "out", "--logs", folder / "logs", "--cpus-per-run", 1, "--max-concurrent", 1)
-    command = [sys.executable, ROOT / "sweeps/ablations.py", *words(folder / "runs"), *out]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with (folder / "printed.txt").open("wb") as printed:
-        process = subprocess.Popen([*map(str, command)], env=environment, stdout=printed, stderr=subprocess.STDOUT)
-    yield folder / "runs", process
-    if process.poll() is None:
-        process.kill()
-    process.wait()
+def single_node(possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SingleNode]:
+    made = SingleNode(tmp_path_factory.mktemp("single"))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +41,11 @@ def cluster(possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture
-def studies(cluster: RayNodes, single_node: tuple[Path, subprocess.Popen], tmp_path: Path) -> Iterator[Studies]:
+def studies(cluster: RayNodes, single_node: SingleNode, tmp_path: Path) -> Iterator[Studies]:
     """Studies in a bucket of their own, on a cluster that is whole."""
     cluster.start()
     bucket = f"bucket-{uuid.uuid4().hex}"
     cluster.network.s3(f"s3.mkdir('{bucket}')")
-    made = Studies(cluster, bucket, tmp_path, *single_node)
+    made = Studies(cluster, bucket, tmp_path, single_node)
     yield made
     made.close()

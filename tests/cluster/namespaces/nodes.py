@@ -25,7 +25,7 @@ NET = "10.77.0"
 SWITCH = f"{NET}.1"
 S3_PORT = 9000
 TOKEN = "0123456789abcdef" * 4
-SHARED_MEMORY = "600m"
+SHARED_MEMORY = "8g"
 
 _INIT = """
 hostname "$NAME"

@@ -1,18 +1,20 @@
 """A study on the nodes: its command, what its processes wrote to the store, and whether it equals a single node's."""
 
+import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import assert_same, wait_for
-from nodes import Node
+from nodes import ROOT, Node
 from ray_nodes import RayNodes
 
 from bbqrec.store import Store
-from sweeps.study import Plan, Study
+from sweeps.study import Plan, Run, Study
 
 METHODS = ("bbqrec", "bbqrec/s", "bbqrec/no-u", "sasrec")
 """Six runs: two quantizers, of which one is shared by two cells, and four recommenders."""
@@ -34,15 +36,46 @@ class Write:
     name: str
 
 
+class SingleNode:
+    """The study without a cluster, computed by a process of this machine meanwhile, a run at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self._printed = folder / "runs", folder / "printed.txt"
+        out = ("--out", folder / "out", "--logs", folder / "logs", "--cpus-per-run", 1, "--max-concurrent", 1)
+        command = [sys.executable, ROOT / "sweeps/ablations.py", *words(self.store), *out]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        with self._printed.open("wb") as printed:
+            options = {"env": environment, "stdout": printed, "stderr": subprocess.STDOUT}
+            self._process = subprocess.Popen([*map(str, command)], **options)
+
+    def runs(self, methods: Sequence[str] = METHODS) -> dict[str, Run]:
+        """The runs of the study by their keys."""
+        return dict(self._plan(methods).runs)
+
+    def check_same(self, other: Store, methods: Sequence[str] = METHODS) -> None:
+        """Every run of the study is in the other store and equal bit for bit: codes, weights, ranks, scores, curves."""
+        assert_same(self._plan(methods), other, Store(self.store))
+
+    def _plan(self, methods: Sequence[str]) -> Plan:
+        assert self._process.wait(timeout=300) == 0, self._printed.read_text()
+        about = {"profile": "tiny", "overrides": EPOCHS, "datasets": (self.store / "data/synthetic",)}
+        return Study(name="ablations", methods=tuple(methods), **about).plan(Store(self.store))
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+
 @dataclass
 class Studies:
-    """Studies in one store in one bucket. `single` is that of the study on one node, `process` what computes it."""
+    """Studies in one store in one bucket, and the one that they must equal."""
 
     cluster: RayNodes
     bucket: str
     folder: Path
-    single: Path
-    process: subprocess.Popen
+    single: "SingleNode"
     drivers: list[subprocess.Popen] = field(default_factory=list)
 
     @property
@@ -87,13 +120,9 @@ class Studies:
         return wait_for(look, seconds)
 
     def check_same(self, methods: Sequence[str] = METHODS) -> Store:
-        """Every run is done and equals that of the single node bit for bit: codes, weights, ranks, scores, curves.
-
-        Returns a copy of the store on this machine.
-        """
-        assert self.process.wait(timeout=300) == 0, (self.single.parent / "printed.txt").read_text()
+        """Every run is done and equals that of the single node; returns a copy of the store on this machine."""
         copy = Store(self.copied())
-        assert_same(self.plan(methods), copy, Store(self.single))
+        self.single.check_same(copy, methods)
         return copy
 
     def copied(self) -> Path:
@@ -101,12 +130,6 @@ class Studies:
         place = self.folder / f"copy{time.monotonic_ns()}"
         self.cluster.network.s3("s3.get(sys.argv[1], sys.argv[2], recursive=True)", f"{self.bucket}/runs", place)
         return place
-
-    def plan(self, methods: Sequence[str] = METHODS) -> Plan:
-        """The runs of the study, none of them done."""
-        data = self.single / "data/synthetic"
-        study = Study(name="ablations", methods=tuple(methods), datasets=(data,), profile="tiny", overrides=EPOCHS)
-        return replace(study.plan(Store(self.single)), done=frozenset())
 
     def close(self) -> None:
         """Ends what the test left running."""

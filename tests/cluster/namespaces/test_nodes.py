@@ -1,13 +1,17 @@
 """A study on three nodes of their own addresses and file systems: across them, cut off, without a head, uninvited."""
 
 import collections
+import importlib.util
+import json
 import os
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from harness import wait_for
-from nodes import ROOT, namesakes
+from nodes import ROOT, TOKEN, namesakes
 from studies import words
 
 pytestmark = pytest.mark.namespaces
@@ -17,7 +21,7 @@ def test_a_study_runs_across_nodes_and_equals_that_of_one(studies):
     studies.start()
     studies.finish()
     store = studies.check_same()
-    rows = [store.read_json(run.stage, run.key, "row.json") for run in studies.plan().runs.values()]
+    rows = [store.read_json(run.stage, run.key, "row.json") for run in studies.single.runs().values()]
     assert {row["provenance"]["host"] for row in rows} == {"node1", "node2", "node3"}
     assert {write.address for write in studies.writes()} == {node.address for node in studies.cluster.network.nodes}
     for node in studies.cluster.network.nodes[1:]:
@@ -84,7 +88,7 @@ def test_the_head_dies_and_the_same_command_goes_on(studies):
     killed = cluster.kill(cluster.head)
     status = studies.drivers[-1].wait(timeout=120)
     print(f"the driver ended {time.time() - killed:.0f} s after the head with status {status}")
-    progress, said = studies.printed().rsplit("[0:", 1)[1].split("\n", 1)
+    said = studies.printed().rsplit("[0:", 1)[1].partition("\n")[2]
     assert status == 1 and len(said.strip().splitlines()) == 1 and "GCS" in said, said
     for node in cluster.network.nodes[1:]:
         cluster.kill(node)
@@ -95,5 +99,36 @@ def test_the_head_dies_and_the_same_command_goes_on(studies):
     studies.finish()
     studies.check_same()
     again = {w.name.split("/")[1] for w in studies.writes("(quantizer|recommender)/")[before:]}
-    everything = studies.plan().runs.keys()
+    everything = studies.single.runs().keys()
     assert done and again and not done & again and done | again == everything
+
+
+def test_a_ray_job_is_seen_in_the_dashboard(studies):
+    head, methods = studies.cluster.head, ("bbqrec/no-u", "sasrec")
+    dashboard = ("--address", "http://127.0.0.1:8265")
+    command = ("python", "sweeps/ablations.py", "--cluster", *words(studies.url, methods), "--out", "/tmp/job")
+    submit = ("ray", "job", "submit", *dashboard, "--submission-id", studies.bucket, "--no-wait", "--working-dir", ROOT)
+    head.run(*submit, "--", *command)
+    wait_for(lambda: studies.writes("(quantizer|recommender)/"))
+    seen = look(studies, "jobs", "actors")
+    followed = head.run("ray", "job", "logs", *dashboard, "--follow", studies.bucket, seconds=180).stdout
+    assert "done 3/3" in followed and "tables and figures of study" in followed
+    assert "succeeded" in head.run("ray", "job", "status", *dashboard, studies.bucket).stdout.lower()
+    studies.check_same(methods)
+    if seen is not None:
+        assert studies.bucket in seen["jobs"] and "RUNNING" in seen["jobs"]
+        assert "ALIVE" in seen["actors"] and "10.77.0.1" in seen["actors"]
+
+
+def look(studies, *pages: str) -> dict[str, str] | None:
+    """Text of pages of the dashboard, pictures in BBQREC_NAMESPACES_OUT if it is set; None without a browser."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None or importlib.util.find_spec("playwright") is None:
+        return None
+    head, program = studies.cluster.head, Path(__file__).with_name("dashboard.py")
+    head.path("/tmp/pictures").mkdir(exist_ok=True)
+    paths = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    seen = head.run("python", program, chromium, TOKEN, "/tmp/pictures", *pages, **paths).stdout
+    if out := os.environ.get("BBQREC_NAMESPACES_OUT"):
+        shutil.copytree(head.path("/tmp/pictures"), out, dirs_exist_ok=True)
+    return json.loads(seen)

@@ -15,7 +15,7 @@ NOTICE = {
 }
 """A node that falls silent is given up after 16 s instead of Ray's 65. Read by the head alone."""
 
-_ALIVE = """
+ALIVE = """
 import sys, time, ray
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
 while sum(node["Alive"] for node in ray.nodes()) != int(sys.argv[2]):
@@ -42,7 +42,7 @@ class RayNodes:
 
     def wait(self, count: int, seconds: float = 90) -> None:
         """Until so many nodes are alive."""
-        self.head.run("python", "-c", _ALIVE, self.address, count, seconds=seconds)
+        self.head.run("python", "-c", ALIVE, self.address, count, seconds=seconds)
 
     def kill(self, node: Node) -> float:
         """Ends Ray on a node, workers included, without a word to anybody; the time."""

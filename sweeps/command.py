@@ -1,7 +1,6 @@
 """The command line that all studies share: parse, plan, launch, report; and what tuning has in common with them."""
 
 import logging
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,11 +18,14 @@ from bbqrec.datasets.synthetic import SyntheticConfig, is_generated, prepare_syn
 from bbqrec.errors import InputError
 from bbqrec.methods import METHODS
 from bbqrec.store import Store
-from sweeps.connection import AUTO
+from sweeps import submission
+from sweeps.command_line import completed, file_of, overrides, without_passwords
+from sweeps.interruption import terminated_like_interrupted
 from sweeps.launch import Resources, launch
 from sweeps.ledger import Ledger
 from sweeps.outlook import outlook
 from sweeps.study import Study
+from sweeps.submission import command_of_job
 from sweeps.trackers import Trackers
 from sweeps.tuned import TUNED
 
@@ -57,6 +59,9 @@ class SweepCommand:
     """With --cluster: the path given as --store is one folder on every node (NFS, Lustre)."""
     cluster: str | None = None
     """Run on a Ray cluster: host:port of its head, or without a value RAY_ADDRESS or the head on this machine."""
+    submit: str | None = None
+    """Send the command to a Ray cluster as a job, driver and all: URL of its dashboard (default: RAY_API_SERVER_ADDRESS
+    or http://127.0.0.1:8265). `python -m sweeps.jobs` follows and stops it and fetches what it made."""
     gpus_per_run: float | None = None
     """GPUs of each run, also fractions such as 0.25. Default: 1 per worker if there are any, else 0."""
     cpus_per_run: float | None = None
@@ -99,7 +104,18 @@ class SweepCommand:
 
     def opened(self) -> Store:
         """The store. Nothing is written by a dry run, except the embedded data set, which lies there."""
+        if self.submit is not None:
+            submission.check(Store(self.store, writable=False), self.shared_store, self.cluster, self.mlflow)
         return Store(self.store, writable=not (self.dry_run and self.dataset))
+
+    def folders(self, store: Store) -> tuple[Path, ...]:
+        """The data sets: those given (of a job, which finds them in the store), or the embedded one."""
+        return tuple(submission.folder_of(given, store) for given in self.dataset) or (embedded(store),)
+
+    def submitted(self, store: Store, console: Console, command: str, **about: Any) -> int:
+        """Sends this command as a job; `about` is the rest of a Submission. Exit status 0."""
+        own = {"address": self.submit, "command": command, "profile": self.size}
+        return submission.submit(submission.Submission(**own, **about), store, console)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +152,7 @@ class StudyCommand(SweepCommand):
         study = Study(
             name=self.name,
             methods=self.variants,
-            datasets=self.dataset or (Path(EMBEDDED),),
+            datasets=(Path(EMBEDDED),),
             seeds=self.seeds,
             profile=self.size,
             overrides=overrides(self.set),
@@ -144,21 +160,23 @@ class StudyCommand(SweepCommand):
             **self.options(),
         )
         store = self.opened()
-        if not self.dataset:
-            study = replace(study, datasets=(embedded(store),))
-        plan = study.plan(store)
+        plan = replace(study, datasets=self.folders(store)).plan(store)
         console.print(plan.table())
         said = [plan.scope(), outlook(plan, store) if self.dry_run or store.is_local else ""]  # many reads, if remote
         console.print("\n".join(filter(None, said)), highlight=False, markup=False, soft_wrap=True)
         if self.dry_run:
             return 0
+        if self.submit is not None and plan.missing:
+            about = {"study": plan.key, "folders": plan.folders, "out": str(self.out)}
+            return self.submitted(store, console, command, **about)
         ledger = launch(plan, store, resources, console=console, command=command, trackers=trackers)
         write_report(store, ledger.description(), self.out)
         for name in (*self.prints, *self._unshown()):
             console.print((self.out / f"{name}.md").read_text(), highlight=False, markup=False, soft_wrap=True)
         costs = sentence(load_rows(self.out, self.name), held=plan.done)
         console.print(costs, highlight=False, markup=False, soft_wrap=True)
-        where = f"tables and figures of study {plan.key}: {self.out.resolve()} (rows.csv names every run)"
+        where = submission.fetched() or f"{self.out.resolve()} (rows.csv names every run)"
+        where = f"tables and figures of study {plan.key}: {where}"
         console.print(where, highlight=False, markup=False, soft_wrap=True)
         return _status(ledger)
 
@@ -168,8 +186,10 @@ def main(study: type[Command], args: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING, stream=sys.stdout)
     words = list(sys.argv[1:] if args is None else args)
     try:
-        options = tyro.cli(study, args=_completed(words))
-        return options.run(Console(), without_passwords(shlex.join(["python", _file_of(study), *words])))
+        options = tyro.cli(study, args=completed(words))
+        command = without_passwords(shlex.join(["python", file_of(study, study.name), *words]))
+        with terminated_like_interrupted():
+            return options.run(Console(), command_of_job() or command)
     except InputError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -178,49 +198,12 @@ def main(study: type[Command], args: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _completed(words: list[str]) -> list[str]:
-    """`--cluster` without a value means AUTO. An option given twice, of which one would be lost, raises InputError."""
-    completed: list[str] = []
-    for index, word in enumerate(words):
-        option = word.partition("=")[0]
-        if option.startswith("--") and any(option == other.partition("=")[0] for other in completed):
-            raise InputError(f"{option} is given twice", f"give it once, with all its values: {option} A B")
-        completed.append(word)
-        if word == "--cluster" and (index + 1 == len(words) or words[index + 1].startswith("--")):
-            completed.append(AUTO)
-    return completed
-
-
-def without_passwords(command: str) -> str:
-    """A command line as study files keep it: a URI such as --mlflow's may name a user and a password."""
-    return re.sub(r"://[^/@\s]+@", "://***@", command)
-
-
-def _file_of(study: type[Command]) -> str:
-    """How the file with the study is called on a command line."""
-    own = study.__module__ != "__main__" or Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent
-    return f"sweeps/{study.name}.py" if own else sys.argv[0]
-
-
 def tuned_folder(folder: str) -> Path:
     """A --tuned folder. Raises InputError if it is not there; the default one need not be."""
     path = Path(folder).expanduser()
     if not path.is_dir() and path != TUNED:
         raise InputError(f"--tuned {folder} is no folder", "give one that sweeps/tuning.py wrote, or --untuned")
     return path
-
-
-def overrides(pairs: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE words as a dict."""
-    found: dict[str, str] = {}
-    for pair in pairs:
-        name, sign, value = pair.partition("=")
-        if not (name and sign and value):
-            raise InputError(f"--set {pair!r} is not of the form NAME=VALUE", "write for instance recommender.epochs=3")
-        if name in found:
-            raise InputError(f"--set {name} is given twice", "give it once")
-        found[name] = value
-    return found
 
 
 def embedded(store: Store) -> Path:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -18,7 +19,7 @@ import analysis
 import bbqrec
 import sweeps
 from bbqrec.errors import InputError
-from bbqrec.store import Store
+from sweeps.interruption import terminated_like_interrupted
 
 AUTO = "auto"
 """--cluster without a value: RAY_ADDRESS if it is set, else the head on this machine."""
@@ -26,6 +27,7 @@ AUTO = "auto"
 PROBE_SECONDS = 45
 """Ray itself gives up on a head that answers but refuses after about 20 s."""
 
+TOKEN_REMEDY = "bring the head's token here: `ray get-auth-token` prints it there, ~/.ray/auth_token has it here"
 PACKAGES = tuple(str(Path(package.__path__[0]).resolve()) for package in (bbqrec, sweeps, analysis))
 
 
@@ -40,28 +42,30 @@ SETTINGS = {
 
 
 @contextlib.contextmanager
-def session(cluster: str | None, *, dashboard: bool = False) -> Iterator[None]:
-    """Ray for the time of the block. `cluster` None starts one on this machine; else an address, or AUTO.
+def session(cluster: str | None, *, dashboard: bool = False) -> Iterator[str]:
+    """Ray for the time of the block, which gets the dashboard's URL, "" without one. `cluster` None starts one on this
+    machine; else an address, or AUTO.
 
     Raises InputError if the cluster cannot be reached, within a minute.
     """
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    with _environment(cluster):
+    with environment(cluster):
         if cluster is None:
-            ray.init(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)
+            started = ray.init(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)
         else:
             address = _reachable(cluster)
-            with _code() as code:
-                ray.init(address=address, runtime_env=code, **quiet)
+            with code() as folder:
+                started = ray.init(address=address, runtime_env=folder, **quiet)
         try:
-            yield
+            with terminated_like_interrupted():  # Ray has just set a handler of its own
+                yield f"http://{started.dashboard_url}" if started.dashboard_url else ""
         finally:
             ray.shutdown()
 
 
 @contextlib.contextmanager
-def _code() -> Iterator[dict[str, str]]:
-    """The runtime_env with our packages and nothing else, unless `ray job submit --working-dir` has sent them already.
+def code() -> Iterator[dict[str, str]]:
+    """The runtime_env with our packages and nothing else, unless the driver is a job that has come with them already.
 
     As a working directory: with it Ray leaves the driver's own folders out of the workers' path, where a node may
     have another version of the code.
@@ -71,21 +75,18 @@ def _code() -> Iterator[dict[str, str]]:
         yield {}
         return
     with tempfile.TemporaryDirectory(prefix="bbqrec-code-") as folder:
-        for package in PACKAGES:
-            shutil.copytree(package, Path(folder) / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_packages(Path(folder))
         yield {"working_dir": folder}
 
 
-def check_store(store: Store, shared: bool) -> None:
-    """Raises InputError for a store in a local path on a cluster of several nodes, unless it is said to be shared."""
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    if nodes > 1 and store.is_local and not shared:
-        remedy = "give --store s3://..., or add --shared-store if that path is one folder on every node (NFS, Lustre)"
-        raise InputError(f"store {store.url} is a local path, but the cluster has {nodes} nodes", remedy)
+def copy_packages(folder: Path) -> None:
+    """Our packages, without what Python makes of them."""
+    for package in PACKAGES:
+        shutil.copytree(package, folder / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 @contextlib.contextmanager
-def _environment(cluster: str | None) -> Iterator[None]:
+def environment(cluster: str | None) -> Iterator[None]:
     """Environment for Ray: authentication settled one way or the other, workers that find the packages, little noise.
 
     Ray switches token authentication on or off by whether a token file happens to exist. A Ray of our own gets a token
@@ -126,7 +127,8 @@ def _reachable(cluster: str) -> str:
     )
     if "://" in address:
         raise InputError(
-            f"cluster {address} is not host:port", "run on a machine of the cluster, e.g. with ray job submit"
+            f"cluster {address} is not host:port",
+            "give --submit and the URL of its dashboard, or run on a machine of the cluster",
         )
     host, _, port = address.rpartition(":")
     if address != AUTO:
@@ -147,6 +149,19 @@ def _reachable(cluster: str) -> str:
     except subprocess.TimeoutExpired as error:
         raise InputError(f"cluster {address} does not answer within {PROBE_SECONDS} s", remedy) from error
     except subprocess.CalledProcessError as error:
-        said = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(f"cluster {address} cannot be reached ({said})", remedy) from error
+        raise _refused(address, error.stderr, remedy) from error
     return address
+
+
+def _refused(address: str, said: str, remedy: str) -> InputError:
+    """What a failed connection means, by the last words of the process that tried it."""
+    mismatch = said.rpartition("Version mismatch:")[2]
+    if mismatch != said and (versions := re.findall(r"(Ray|Python): ?(\S+)", mismatch)):
+        pairs = [f"{name} {version}" for name, version in versions]
+        there, here = ", ".join(pairs[: len(pairs) // 2]), ", ".join(pairs[len(pairs) // 2 :])
+        return InputError(f"cluster {address} has {there}, this machine {here}", "install the cluster's versions here")
+    if "AuthenticationError" in said or "InvalidAuthToken" in said:
+        had = "no token" if os.environ.get("RAY_AUTH_MODE") == "disabled" else "another one"
+        return InputError(f"cluster {address} wants its token, and has been shown {had}", TOKEN_REMEDY)
+    last = (said.strip().splitlines() or ["no reason given"])[-1]
+    return InputError(f"cluster {address} cannot be reached ({last.strip()})", remedy)

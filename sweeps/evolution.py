@@ -21,8 +21,8 @@ from bbqrec.errors import InputError
 from bbqrec.files import Files
 from bbqrec.run import RunConfig
 from bbqrec.store import Store
-from sweeps import connection, out_of_memory
-from sweeps.launch import RETRIES, Resources, fitting, share_data
+from sweeps import out_of_memory
+from sweeps.launch import RETRIES, Resources, fitting, opened, share_data
 from sweeps.member import train
 from sweeps.population import QUANTILE, Epoch, Population, PopulationBudget, Values, explored, in_words, seed_of
 from sweeps.progress import duration, reason
@@ -47,8 +47,7 @@ def evolve(
 
     `start` are the first values of the members, `run` is what they have in common: its quantizer must be in the store.
     """
-    with connection.session(resources.cluster, dashboard=resources.dashboard):
-        connection.check_store(store, resources.shared_store)
+    with opened(store, resources, console) as guarded:
         share_data({run.fingerprint: str(folder)}, store, resources)
         cpus, gpus, _ = fitting(resources, budget.population, console)
         watch = Watch(Population(budget=budget), space, console)
@@ -67,7 +66,7 @@ def evolve(
         try:
             with out_of_memory.survived():
                 tune.Tuner(
-                    tune.with_resources(train, {"cpu": cpus, "gpu": gpus}),
+                    tune.with_resources(guarded(train), {"cpu": cpus, "gpu": gpus}),
                     param_space=param_space,
                     tune_config=tune.TuneConfig(
                         scheduler=Scheduler(space, budget, name, run),

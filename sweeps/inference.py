@@ -47,7 +47,8 @@ from bbqrec.stages import resolve_device
 from bbqrec.store import Store
 from bbqrec.tasks import GenerativeTask, build_task
 from bbqrec.training import epoch_generator
-from sweeps.command import embedded, main, overrides
+from sweeps.command import embedded, main
+from sweeps.command_line import overrides
 
 SHOWN = 10
 """Items of a list, as in the paper."""

@@ -1,23 +1,24 @@
 """Computes what a plan misses with Ray Tune, and keeps the study file in the store up to date."""
 
+import contextlib
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from rich.console import Console
 
 from bbqrec.errors import InputError
 from bbqrec.provenance import source_state
 from bbqrec.store import Store
-from sweeps import connection, out_of_memory
+from sweeps import capacity, connection, out_of_memory
 from sweeps.gate import Gate
 from sweeps.ledger import Ledger
+from sweeps.node_checks import checked
 from sweeps.progress import Progress
 from sweeps.study import Plan, Run
 from sweeps.trackers import Trackers
@@ -27,6 +28,9 @@ from sweeps.workers import Groups, train_on_workers, trial_resources, workers_of
 
 RETRIES = 2
 """Times that a failed run is tried again before it counts as failed."""
+
+
+Guard = Callable[[Callable[[dict[str, Any]], None]], Callable[[dict[str, Any]], None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +89,9 @@ def compute(
     """Runs what a ledger hands out, until nothing is missing, and has it write its files."""
     store = ledger.store
     if ledger.missing:
-        with connection.session(resources.cluster, dashboard=resources.dashboard):
-            connection.check_store(store, resources.shared_store)
+        with opened(store, resources, console) as guarded:
             share_data(ledger.folders, store, resources)
-            _run(ledger, resources, console, trackers, stages, stopper)
+            _run(ledger, resources, console, trackers, stages, stopper, guarded)
     ledger.write(final=True)
 
 
@@ -99,6 +102,7 @@ def _run(
     trackers: Trackers | None,
     stages: str,
     stopper: tune.Stopper | None,
+    guarded: Guard,
 ) -> None:
     workers = resources.workers_per_run
     cpus, gpus, slots = fitting(resources, ledger.side_by_side, console)
@@ -119,7 +123,7 @@ def _run(
     logs = Path(tempfile.mkdtemp(prefix="bbqrec-sweep-"))
     with Progress(ledger, console, max(slots, 1)) as progress, out_of_memory.survived():
         tune.Tuner(
-            tune.with_resources(train_on_workers, trial_resources),
+            tune.with_resources(guarded(train_on_workers), trial_resources),
             tune_config=tune.TuneConfig(
                 search_alg=Gate(ledger, describe, concurrency, places),
                 num_samples=ledger.limit,
@@ -143,6 +147,20 @@ def _run(
         shutil.rmtree(logs, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def opened(store: Store, resources: Resources, console: Console) -> Iterator[Guard]:
+    """Ray for the time of the block, of a cluster whose nodes can all take part. What it yields makes a Tune function
+    one that looks at nodes that join later."""
+    with connection.session(resources.cluster, dashboard=resources.dashboard) as dashboard:
+        if dashboard:
+            console.print(f"Ray's dashboard, on the head: {dashboard}", highlight=False, markup=False, soft_wrap=True)
+        if resources.cluster is None:
+            yield lambda train: train
+            return
+        with checked(store, resources.shared_store) as check:
+            yield check.guarded
+
+
 def share_data(folders: Mapping[str, str], store: Store, resources: Resources) -> None:
     """Copies data sets (fingerprint -> folder) to the store, for nodes of a cluster that do not see their folders."""
     if resources.cluster is not None and (resources.shared_store or not store.is_local):
@@ -152,8 +170,9 @@ def share_data(folders: Mapping[str, str], store: Store, resources: Resources) -
 
 def fitting(resources: Resources, runs: int, console: Console) -> tuple[float, float, int]:
     """What `allot` gives each of the `runs` on the Ray at hand. Raises InputError if none fits and none ever will."""
-    workers = resources.workers_per_run
-    cpus, gpus, slots = allot(resources, nodes(), runs)
+    workers, present = resources.workers_per_run, capacity.machines()
+    coming = [] if resources.cluster is None else capacity.to_come()
+    cpus, gpus, slots = allot(resources, present, runs, coming)
     if slots < 1:
         what = f"a run of {cpus:g} CPUs and {gpus:g} GPUs fits on no node"
         if workers > 1:
@@ -161,30 +180,30 @@ def fitting(resources: Resources, runs: int, console: Console) -> tuple[float, f
         if resources.cluster is None:
             raise InputError(what, "lower --cpus-per-run or --gpus-per-run")
         console.print(f"{what}: waiting for the cluster to grow")
+    if resources.cluster is not None:
+        each = f"{capacity.counted(cpus, 'CPU')} and {capacity.counted(gpus, 'GPU')}"
+        each = f"{workers} workers of {each}" if workers > 1 else each
+        said = f"cluster of {capacity.in_words(present)}: a run gets {each}, {slots} side by side"
+        if resources.gpus_per_run is None and not gpus:
+            said += "; no GPU is there (--gpus-per-run 1 would wait for one)"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     return cpus, gpus, slots
 
 
-def nodes() -> list[tuple[float, float]]:
-    """CPUs and GPUs of each node that can run anything."""
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [(node["CPU"], node.get("GPU", 0.0)) for node in found if node.get("CPU")]
-
-
-def allot(resources: Resources, machines: Sequence[tuple[float, float]], runs: int) -> tuple[float, float, int]:
-    """CPUs and GPUs of a run's worker, and how many of the plan's `runs` fit side by side on machines of (CPUs, GPUs).
+def allot(
+    resources: Resources,
+    machines: Sequence[capacity.Machine],
+    runs: int,
+    coming: Sequence[capacity.Machine] = (),
+) -> tuple[float, float, int]:
+    """CPUs and GPUs of a run's worker, and how many of the plan's `runs` fit side by side on the machines, of which
+    further kinds may be `coming`.
 
     From the whole plan, not from what is missing: a study that goes on computes with as many threads as before. The
     workers of a run need not be on one machine.
     """
     workers = resources.workers_per_run
-    if resources.cpus_per_run is None:
-        total, smallest = sum(c for c, _ in machines), min((c for c, _ in machines), default=1)
-        cpus = max(1, min(total // (max(runs, 1) * workers), smallest))
-    else:
-        cpus = resources.cpus_per_run / workers
-    if resources.gpus_per_run is None:
-        gpus = 1.0 if any(g for _, g in machines) else 0.0
-    else:
-        gpus = resources.gpus_per_run / workers
-    slots = sum(int(min(c / cpus, g / gpus if gpus else c / cpus) + 1e-9) for c, g in machines) // workers
+    given = [None if each is None else each / workers for each in (resources.gpus_per_run, resources.cpus_per_run)]
+    cpus, gpus = capacity.shared_out([*machines, *coming], machines, runs * workers, *given)
+    slots = capacity.slots(machines, cpus, gpus) // workers
     return cpus, gpus, min(slots, resources.max_concurrent or slots)

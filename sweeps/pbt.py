@@ -22,19 +22,22 @@ if __name__ == "__main__":  # run as a file: the packages lie beside this folder
 from rich.console import Console
 from rich.table import Table
 
+from bbqrec.config import digest
 from bbqrec.errors import InputError, require_known
 from bbqrec.files import one_line
 from bbqrec.methods import METHODS, has_field, run_config
 from bbqrec.profiles import PROFILES
 from bbqrec.provenance import now
 from bbqrec.run import RunConfig
-from sweeps.command import SweepCommand, embedded, main, overrides
+from sweeps import submission
+from sweeps.command import SweepCommand, main
+from sweeps.command_line import overrides
 from sweeps.evolution import evolve
 from sweeps.groundwork import lay_groundwork, missing
 from sweeps.population import FACTORS, QUANTILE, RESAMPLE, Population, PopulationBudget, first_values, in_words
 from sweeps.search_spaces import TUNABLE, Space, default, perturbable, space_of
 from sweeps.study import load_datasets
-from sweeps.tuned import TUNED, tuned_for, write_tuned
+from sweeps.tuned import TUNED, tuned_for, write_tuned, written_to
 from sweeps.tuning_ledger import made_by
 
 
@@ -71,7 +74,7 @@ class PBT(SweepCommand):
         resources, trackers, given = self.resources(), self.trackers(), overrides(self.set)
         self._check(given)
         store = self.opened()
-        ((folder, dataset),) = load_datasets(self.dataset or (embedded(store),))
+        ((folder, dataset),) = load_datasets(self.folders(store))
         tuned = tuned_for(None if self.untuned else Path(self.tuned), self.method, dataset, self.size)
         tried = {**tuned.overrides.get(self.method, {}), "recommender.epochs": self.epochs}
         run = run_config(self.method, dataset, self.seed, self.size, given, {**tuned.overrides, self.method: tried})
@@ -87,6 +90,10 @@ class PBT(SweepCommand):
         console.print("\n".join(filter(None, said)), highlight=False, markup=False, soft_wrap=True)
         if self.dry_run:
             return 0
+        if self.submit is not None:
+            key = digest([run.recommender_key, self.size, asdict(budget), start])[:8]
+            about = {"study": f"{self.name}-{key}", "folders": {run.fingerprint: str(folder)}}
+            return self.submitted(store, console, command, **about, out=written_to(self.tuned))
         self._try_folder(dataset.name)
         shared: dict[str, Any] = {"console": console, "trackers": trackers}
         errors = lay_groundwork(run, self.method, self.size, folder, store, resources, name=self.name, **shared)
@@ -104,6 +111,7 @@ class PBT(SweepCommand):
         about = {"profile": self.size, "set": given, "start": tuned.note or "the profile's config"}
         described = describe(found, self.method, run, about, space, space_of(self.method, run, given))
         path = write_tuned(Path(self.tuned), {**described, "made": made}, ".pbt")
+        submission.keep(store, dataset.name, f"{self.method}.pbt", {**described, "made": made})
         console.print(_outcome(described, path), highlight=False, markup=False, soft_wrap=True)
         return 0
 

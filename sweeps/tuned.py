@@ -99,3 +99,8 @@ def write_tuned(folder: Path, found: Mapping[str, Any], kind: str = "") -> Path:
         except OSError as error:
             raise InputError(f"cannot write {path} ({one_line(error)})", "give a writable --tuned folder") from error
     return path
+
+
+def written_to(folder: str) -> str:
+    """A --tuned folder as a job's description has it: "" for the default one, wherever it is on this machine."""
+    return "" if Path(folder) == TUNED else folder

@@ -11,7 +11,7 @@ same command again computes only what is missing, also after a fault.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,17 +22,19 @@ from ray import tune
 from rich.console import Console
 from rich.table import Table
 
+from bbqrec.config import digest
 from bbqrec.errors import InputError, require_known
 from bbqrec.methods import METHODS
 from bbqrec.profiles import PROFILES
 from bbqrec.schema import Dataset
-from sweeps.command import SweepCommand, embedded, main, overrides
+from sweeps.command import SweepCommand, main
+from sweeps.command_line import overrides
 from sweeps.launch import compute
 from sweeps.search_spaces import TUNABLE, LogUniform
 from sweeps.series import Series
 from sweeps.study import load_datasets, own_overrides
 from sweeps.trials import Budget
-from sweeps.tuned import TUNED, read_tuned_file, tuned_file
+from sweeps.tuned import TUNED, read_tuned_file, tuned_file, written_to
 from sweeps.tuning_ledger import TuningLedger
 
 
@@ -81,12 +83,16 @@ class Tuning(SweepCommand):
         given = overrides(self.set)
         self._check(given)
         store = self.opened()
-        folders = self.dataset or (embedded(store),)
-        ledger = TuningLedger(self.series(load_datasets(folders), given, budget), store, Path(self.tuned), command)
+        series = self.series(load_datasets(self.folders(store)), given, budget)
+        ledger = TuningLedger(series, store, Path(self.tuned), command)
         console.print(plan(ledger, budget))
         console.print(scope(ledger, self.size, given), highlight=False, markup=False, soft_wrap=True)
         if self.dry_run:
             return 0
+        if self.submit is not None and ledger.missing:
+            key = digest([sorted(ledger.folders), self.size, given, asdict(budget), sorted(self.methods)])[:8]
+            about = {"study": f"{self.name}-{key}", "folders": ledger.folders, "out": written_to(self.tuned)}
+            return self.submitted(store, console, command, **about)
         ledger.write(final=True)  # a folder that cannot be written is found out before the first epoch
         compute(ledger, resources, console=console, trackers=trackers, stopper=Stopper(ledger))
         console.print(summary(ledger))

@@ -18,6 +18,7 @@ from sweeps.ledger import Best, Status
 from sweeps.scores import SCORE, Curve, known_curve, note_curve
 from sweeps.series import AtHand, Series
 from sweeps.study import Run
+from sweeps.submission import keep
 from sweeps.tuned import write_tuned
 
 log = logging.getLogger(__name__)
@@ -168,8 +169,10 @@ class TuningLedger:
         """Writes the choices of the series that are complete. Only a fault of the `final` write stops it."""
         for series in self.series:
             if series.chosen is not None:
+                found = {**series.described(), "made": {**self.made, "date": now()}}
                 try:
-                    write_tuned(self.folder, {**series.described(), "made": {**self.made, "date": now()}})
+                    write_tuned(self.folder, found)
+                    keep(self.store, series.dataset.name, series.method, found)
                 except InputError as error:
                     if final:
                         raise

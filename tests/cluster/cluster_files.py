@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 import yaml
 
-from sweeps.command import _completed
+from sweeps.command_line import completed
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
@@ -75,5 +75,5 @@ def parse_sweep(words: list[str]) -> Any:
                 for value in vars(module).values()
                 if isinstance(value, type) and value.__module__ == module.__name__ and hasattr(value, "run")
             )
-            return tyro.cli(options, args=_completed([w for w in words[index + 1 :] if w != "$@"]))
+            return tyro.cli(options, args=completed([w for w in words[index + 1 :] if w != "$@"]))
     return None

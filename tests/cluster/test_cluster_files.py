@@ -116,7 +116,8 @@ def test_our_commands_are_taken_by_our_programs() -> None:
             if options is None:
                 continue
             parsed += 1
-            assert options.dry_run or options.cluster, f"{name}: without --cluster it would run on the head alone"
+            away = options.cluster or options.submit
+            assert options.dry_run or away, f"{name}: without --cluster it would run on one machine alone"
             if options.store.startswith(("s3://", "gs://")):
                 assert options.gpus_per_run and options.cpus_per_run, f"{name}: no GPU is there yet when it starts"
             elif batch is None and name != "ablations.sbatch":

@@ -11,7 +11,8 @@ from typing import ClassVar
 from rich.console import Console
 
 from bbqrec.store import Store
-from sweeps.command import main, overrides
+from sweeps.command import main
+from sweeps.command_line import overrides
 from sweeps.launch import Resources, launch
 from sweeps.study import Study
 

@@ -11,8 +11,12 @@ from sweeps.launch import Resources, allot
     [
         ({}, [(2, 0)], 9, (1, 0, 2)),
         ({}, [(2, 0)], 1, (2, 0, 1)),
-        ({}, [(16, 1)], 3, (5, 1, 1)),
-        ({"gpus_per_run": 0.25}, [(16, 1)], 9, (1, 0.25, 4)),
+        ({}, [(16, 1)], 3, (16, 1, 1)),  # the CPUs that go with a GPU
+        ({"gpus_per_run": 0.25}, [(16, 1)], 9, (4, 0.25, 4)),
+        ({"gpus_per_run": 0.25}, [(2, 1)], 9, (1, 0.25, 2)),
+        ({}, [(2, 0), (8, 1), (24, 2)], 9, (8, 1, 3)),  # nothing runs on the machine without one
+        ({"gpus_per_run": 2}, [(8, 1), (24, 2)], 9, (24, 2, 1)),
+        ({"gpus_per_run": 1}, [(8, 0)], 2, (4, 1, 0)),  # waits for a GPU
         ({"gpus_per_run": 0}, [(16, 1)], 9, (1, 0, 16)),
         ({}, [(1, 0), (1, 0)], 1, (1, 0, 1 + 1)),  # no node has both CPUs
         ({"cpus_per_run": 3}, [(4, 0), (8, 0)], 9, (3, 0, 3)),
@@ -29,6 +33,21 @@ from sweeps.launch import Resources, allot
 )
 def test_runs_get_whole_machines_shared_out(options, machines, runs, expected):
     assert allot(Resources(**options), machines, runs) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "machines", "coming", "expected"),
+    [
+        ({}, [], [(8, 1)], (8, 1, 0)),  # a head without CPUs: the workers will have GPUs
+        ({"gpus_per_run": 0.5}, [], [(8, 1)], (4, 0.5, 0)),
+        ({}, [(8, 1)], [(8, 1)], (8, 1, 1)),  # as when the first one has come
+        ({}, [(4, 0)], [(8, 1)], (8, 1, 0)),
+        ({"gpus_per_run": 0}, [(4, 0)], [(8, 1)], (1, 0, 4)),
+        ({}, [], [(4, 0)], (1, 0, 0)),
+    ],
+)
+def test_what_is_to_come_counts_for_the_size_of_runs_but_not_for_their_number(options, machines, coming, expected):
+    assert allot(Resources(**options), machines, 9, coming) == expected
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from bbqrec.errors import InputError
 from bbqrec.methods import METHODS, run_config
 from bbqrec.store import Store
 from sweeps.ablations import VARIANTS, Ablations
-from sweeps.command import EMBEDDED, _completed, embedded, main, overrides
+from sweeps.command import EMBEDDED, embedded, main
+from sweeps.command_line import completed, overrides
 from sweeps.ledger import Ledger
 from sweeps.study import Study
 
@@ -45,7 +46,7 @@ def test_the_default_is_the_full_model_and_its_eight_variants():
 
 
 @pytest.mark.parametrize(
-    ("words", "completed"),
+    ("words", "expected"),
     [
         (["--cluster"], ["--cluster", "auto"]),
         (["--cluster", "--seeds", "2"], ["--cluster", "auto", "--seeds", "2"]),
@@ -54,15 +55,15 @@ def test_the_default_is_the_full_model_and_its_eight_variants():
         (["--set", "a=1", "b=2"], ["--set", "a=1", "b=2"]),
     ],
 )
-def test_cluster_may_stand_alone(words, completed):
-    assert _completed(words) == completed
+def test_cluster_may_stand_alone(words, expected):
+    assert completed(words) == expected
 
 
 def test_what_argparse_would_drop_silently_is_refused():
     with pytest.raises(InputError, match="--dataset is given twice"):
-        _completed(["--dataset", "a", "--seeds", "1", "--dataset", "b"])
+        completed(["--dataset", "a", "--seeds", "1", "--dataset", "b"])
     with pytest.raises(InputError, match="--store is given twice"):
-        _completed(["--store=a", "--store", "b"])
+        completed(["--store=a", "--store", "b"])
 
 
 def test_overrides_are_name_value_pairs():

@@ -17,7 +17,7 @@ from fake_stages import diary
 from rich.console import Console
 
 from bbqrec.errors import InputError
-from sweeps import connection
+from sweeps import connection, node_checks
 from sweeps.launch import Resources, launch
 
 HERE = Path(__file__).parent
@@ -51,6 +51,33 @@ def test_a_port_where_something_else_listens_ends_in_bounded_time(monkeypatch):
         assert time.monotonic() - began < 15
 
 
+MISMATCH = """Traceback
+RuntimeError: Version mismatch: The cluster was started with:
+    Ray: 2.60.0
+    Python: 3.11.7
+This process on node 192.0.2.2 was started with:
+    Ray: 2.59.9
+    Python: 3.12.1
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (MISMATCH, "cluster h:1 has Ray 2.60.0, Python 3.11.7, this machine Ray 2.59.9, Python 3.12.1: install"),
+        (
+            "ray.exceptions.AuthenticationError: x\n\nConnectionError: no",
+            "h:1 wants its token, and has been shown no token",
+        ),
+        ("one\nConnectionError: two\n", "cluster h:1 cannot be reached (ConnectionError: two): remedy"),
+        ("", "cluster h:1 cannot be reached (no reason given): remedy"),
+    ],
+)
+def test_what_ray_says_of_a_cluster_becomes_one_line(monkeypatch, said, expected):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert expected in str(connection._refused("h:1", said, "remedy"))
+
+
 def test_auto_takes_the_address_from_the_environment(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with (
@@ -64,7 +91,7 @@ def test_the_environment_is_as_before_and_a_stray_token_file_changes_nothing(mon
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     before = dict(os.environ)
-    with connection._environment(None):
+    with connection.environment(None):
         assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
         assert str(HERE.parents[1]) in os.environ["PYTHONPATH"].split(os.pathsep)
     assert dict(os.environ) == before
@@ -73,10 +100,10 @@ def test_the_environment_is_as_before_and_a_stray_token_file_changes_nothing(mon
     for exists, mode in ((False, "disabled"), (True, "token")):
         if exists:
             token.write_text("x" * 64)
-        with connection._environment("127.0.0.1:6379"):
+        with connection.environment("127.0.0.1:6379"):
             assert os.environ["RAY_AUTH_MODE"] == mode
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with connection._environment("127.0.0.1:6379"):
+    with connection.environment("127.0.0.1:6379"):
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 
@@ -87,11 +114,12 @@ def test_the_environment_is_as_before_and_a_stray_token_file_changes_nothing(mon
 def test_a_local_store_is_refused_on_several_nodes(monkeypatch, nodes, local, shared, refused):
     found = [{"Alive": True}] * nodes + [{"Alive": False}]
     monkeypatch.setattr(ray, "nodes", lambda: found)
+    monkeypatch.setattr(node_checks, "may_grow", lambda environment: False)
     store = SimpleNamespace(is_local=local, url="/runs")
     if not refused:
-        return connection.check_store(store, shared)
+        return node_checks.check_store(store, shared)
     with pytest.raises(InputError, match="store /runs is a local path, but the cluster has 2 nodes"):
-        connection.check_store(store, shared)
+        node_checks.check_store(store, shared)
 
 
 @pytest.mark.e2e

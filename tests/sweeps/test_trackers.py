@@ -6,7 +6,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from bbqrec.errors import InputError
-from sweeps.command import without_passwords
+from sweeps.command_line import without_passwords
 from sweeps.trackers import TensorBoard, Trackers, reported
 
 RESULT = {"valid/ndcg@10": 0.25, "loss": 2, "stage": "recommender", "epoch": 3, "epochs": 7, "pid": 9, "done": True}

@@ -127,7 +127,7 @@ class Node(Space):
             text=True,
             timeout=seconds,
         )
-        assert not check or done.returncode == 0, f"{words} on {self.name}: {done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, f"{words} on {self.name}: {done.stdout[-5000:]}{done.stderr[-2000:]}"
         return done
 
     def start(self, *words: object, output: Path, folder: str = "/", **environment: str) -> subprocess.Popen[bytes]:

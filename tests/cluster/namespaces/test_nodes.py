@@ -4,6 +4,7 @@ import collections
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -103,20 +104,33 @@ def test_the_head_dies_and_the_same_command_goes_on(studies):
     assert done and again and not done & again and done | again == everything
 
 
-def test_a_ray_job_is_seen_in_the_dashboard(studies):
+def test_a_job_is_submitted_stopped_followed_fetched_and_seen(studies):
     head, methods = studies.cluster.head, ("bbqrec/no-u", "sasrec")
-    dashboard = ("--address", "http://127.0.0.1:8265")
-    command = ("python", "sweeps/ablations.py", "--cluster", *words(studies.url, methods), "--out", "/tmp/job")
-    submit = ("ray", "job", "submit", *dashboard, "--submission-id", studies.bucket, "--no-wait", "--working-dir", ROOT)
-    head.run(*submit, "--", *command)
-    wait_for(lambda: studies.writes("(quantizer|recommender)/"))
+    python = {"PYTHONPATH": str(ROOT)}
+
+    def submit() -> str:
+        sent = ("python", ROOT / "sweeps/ablations.py", "--submit", *words(studies.url, methods), "--out", "/tmp/job")
+        printed = head.run("env", "--chdir=/tmp", *sent, **python).stdout
+        return re.search(r"ablations-[0-9a-f]{8}-\d{8}-\d{6}", printed)[0]
+
+    def jobs(*what: object) -> str:
+        return head.run("env", "--chdir=/tmp", "python", "-m", "sweeps.jobs", *what, seconds=180, **python).stdout
+
+    stopped = submit()
+    wait_for(lambda: studies.writes("progress/latest.json"))
+    jobs("stop", stopped)
+    assert stopped in jobs("list")
+    name = submit()
+    before = len(studies.writes("(quantizer|recommender)/"))
+    wait_for(lambda: len(studies.writes("(quantizer|recommender)/")) > before)
     seen = look(studies, "jobs", "actors")
-    followed = head.run("ray", "job", "logs", *dashboard, "--follow", studies.bucket, seconds=180).stdout
-    assert "done 3/3" in followed and "tables and figures of study" in followed
-    assert "succeeded" in head.run("ray", "job", "status", *dashboard, studies.bucket).stdout.lower()
+    followed = jobs("follow", name)
+    assert name != stopped and "done 3/3" in followed and TOKEN not in followed
+    jobs("fetch", name, "--out", "/tmp/fetched")
+    assert head.path("/tmp/fetched/rows.csv").exists()
     studies.check_same(methods)
     if seen is not None:
-        assert studies.bucket in seen["jobs"] and "RUNNING" in seen["jobs"]
+        assert name in seen["jobs"] and "RUNNING" in seen["jobs"] and "STOPPED" in seen["jobs"]
         assert "ALIVE" in seen["actors"] and "10.77.0.1" in seen["actors"]
 
 

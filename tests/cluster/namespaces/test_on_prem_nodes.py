@@ -44,7 +44,8 @@ def network(tmp_path: Path) -> Iterator[Network]:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     # A name and a home of its own; the number is root's, since this machine's Python may lie where only root reads.
-    people = {"root": (0, "/root"), "bbqrec": (0, HOME), "sshd": (74, "/run/sshd")}
+    # It stands before root: ssh looks for ~ in the first line of a number.
+    people = {"bbqrec": (0, HOME), "root": (0, "/root"), "sshd": (74, "/run/sshd")}
     passwd = "".join(f"{name}:x:{number}:{number}::{home}:/bin/bash\n" for name, (number, home) in people.items())
     files = {"passwd": passwd, "shadow": "".join(f"{name}:*:19000::::::\n" for name in people)}
     (tmp_path / "shared").mkdir()
@@ -63,10 +64,13 @@ def furnish(node: Node, key: Path) -> None:
     shutil.copy(key, ssh / "authorized_keys")
     (ssh / "sshd_config").write_text(SSHD)
     node.run("mkdir", "-p", "/run/sshd", f"{HOME}/bbqrec", f"{HOME}/.config/pip")
-    node.run(sys.executable, "-m", "venv", f"{HOME}/bbqrec/.venv")
+    node.run(sys.executable, "-m", "venv", "--without-pip", f"{HOME}/bbqrec/.venv")  # pip is among what is there
     (inside,) = node.path(f"{HOME}/bbqrec/.venv").glob("lib/python3.*/site-packages")
     there = [path for path in sys.path if path.endswith("site-packages")]
     (inside / "there.pth").write_text("".join(f"{path}\n" for path in there))
+    ray = node.path(f"{HOME}/bbqrec/.venv/bin/ray")
+    ray.write_text(f"#!{HOME}/bbqrec/.venv/bin/python\nfrom ray.scripts.scripts import main\nmain()\n")
+    ray.chmod(0o755)
     node.path(f"{HOME}/.config/pip/pip.conf").write_text(PIP)
     node.start("/usr/sbin/sshd", "-D", "-f", "/tmp/ssh/sshd_config", output=node.path("/tmp/sshd.txt"))
 

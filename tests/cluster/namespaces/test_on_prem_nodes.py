@@ -50,8 +50,8 @@ def network(tmp_path: Path) -> Iterator[Network]:
     files = {"passwd": passwd, "shadow": "".join(f"{name}:*:19000::::::\n" for name in people)}
     (tmp_path / "shared").mkdir()
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
-    with Network(tmp_path / "nodes", shared=tmp_path / "shared", files=files) as network:
-        for node in network.nodes:
+    with Network(tmp_path / "nodes", 4, shared=tmp_path / "shared", files=files) as network:
+        for node in network.nodes[:3]:
             furnish(node, tmp_path / "key.pub")
         yield network
 
@@ -76,16 +76,17 @@ def furnish(node: Node, key: Path) -> None:
 
 
 def test_on_prem_by_ray_up(network, single_node, tmp_path):
-    """The lines of cluster/README.md, given on the first machine."""
-    head, (first, *others) = network.nodes[0], [node.address for node in network.nodes]
+    """The lines of cluster/README.md, given on a fourth machine, which is none of the cluster."""
+    *machines, laptop = network.nodes
+    head, (first, *others) = machines[0], [node.address for node in machines]
     config = yaml.safe_load((ROOT / "cluster/on_prem.yaml").read_text())
     config["provider"] |= {"head_ip": first, "worker_ips": others}
     config["auth"]["ssh_private_key"] = "/tmp/key"
-    head.path("/tmp/on_prem.yaml").write_text(yaml.safe_dump(config))
-    shutil.copy(tmp_path / "key", head.path("/tmp/key"))
+    laptop.path("/tmp/on_prem.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(tmp_path / "key", laptop.path("/tmp/key"))
 
     def given(*line: object, seconds: float = 200) -> str:
-        done = head.run("env", f"--chdir={ROOT}", *line, seconds=seconds)
+        done = laptop.run("env", f"--chdir={ROOT}", *line, seconds=seconds)
         return done.stdout + done.stderr
 
     given("ray", "up", "-y", "/tmp/on_prem.yaml")
@@ -95,9 +96,9 @@ def test_on_prem_by_ray_up(network, single_node, tmp_path):
     printed = given("ray", "exec", "/tmp/on_prem.yaml", command)
     assert "tables and figures of study" in printed and TOKEN not in printed  # progress is drawn, as on any terminal
     given("ray", "rsync-down", "/tmp/on_prem.yaml", "bbqrec/out/", "/tmp/out/")
-    assert head.path("/tmp/out/rows.csv").exists()
+    assert laptop.path("/tmp/out/rows.csv").exists()
     single_node.check_same(Store(tmp_path / "shared/runs"), METHODS)
-    for node in network.nodes:
+    for node in machines:
         code = (f"{HOME}/bbqrec/.venv/bin/python", "-c", "import bbqrec; print(bbqrec.__file__)")
         assert node.run("env", "--chdir=/tmp", *code).stdout == f"{HOME}/bbqrec/bbqrec/__init__.py\n"
         assert node.path(f"{HOME}/.ray/auth_token").stat().st_mode & 0o077 == 0

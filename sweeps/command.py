@@ -18,14 +18,13 @@ from bbqrec.datasets.synthetic import SyntheticConfig, is_generated, prepare_syn
 from bbqrec.errors import InputError
 from bbqrec.methods import METHODS
 from bbqrec.store import Store
-from sweeps import submission
+from sweeps import job, submission
 from sweeps.command_line import completed, file_of, overrides, without_passwords
 from sweeps.interruption import terminated_like_interrupted
 from sweeps.launch import Resources, launch
 from sweeps.ledger import Ledger
 from sweeps.outlook import outlook
 from sweeps.study import Study
-from sweeps.submission import command_of_job
 from sweeps.trackers import Trackers
 from sweeps.tuned import TUNED
 
@@ -100,6 +99,8 @@ class SweepCommand:
         )
 
     def trackers(self) -> Trackers:
+        if self.submit is not None:
+            return Trackers(logs=self.logs)  # what the others need, the head must have
         return Trackers(logs=self.logs, mlflow=self.mlflow, wandb=self.wandb)
 
     def opened(self) -> Store:
@@ -175,7 +176,7 @@ class StudyCommand(SweepCommand):
             console.print((self.out / f"{name}.md").read_text(), highlight=False, markup=False, soft_wrap=True)
         costs = sentence(load_rows(self.out, self.name), held=plan.done)
         console.print(costs, highlight=False, markup=False, soft_wrap=True)
-        where = submission.fetched() or f"{self.out.resolve()} (rows.csv names every run)"
+        where = job.fetched() or f"{self.out.resolve()} (rows.csv names every run)"
         where = f"tables and figures of study {plan.key}: {where}"
         console.print(where, highlight=False, markup=False, soft_wrap=True)
         return _status(ledger)
@@ -189,7 +190,7 @@ def main(study: type[Command], args: Sequence[str] | None = None) -> int:
         options = tyro.cli(study, args=completed(words))
         command = without_passwords(shlex.join(["python", file_of(study, study.name), *words]))
         with terminated_like_interrupted():
-            return options.run(Console(), command_of_job() or command)
+            return options.run(Console(), job.command() or command)
     except InputError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -11,17 +11,20 @@ from types import FrameType
 def terminated_like_interrupted() -> Iterator[None]:
     """For the time of the block; a driver enters it again after `ray.init`, which sets a handler that just ends it.
 
-    Calls whatever handles SIGINT at that moment. It is not sent, as the processes of a Ray Job have it blocked. Outside
-    of the main thread, where signals do not arrive, nothing changes.
+    Calls whatever handles SIGINT at that moment. It is not sent, as the processes of a Ray Job have it blocked. What
+    handled it before does so again afterwards: Tune leaves a handler behind that swallows the first Ctrl-C. Outside of
+    the main thread, where signals do not arrive, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = {signal.SIGINT: signal.getsignal(signal.SIGINT), signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            if handler is not None:  # set by other than Python
+                signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

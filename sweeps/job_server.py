@@ -15,6 +15,7 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 from bbqrec.errors import InputError
 from bbqrec.files import one_line
 from sweeps.connection import AUTO, TOKEN_REMEDY, environment
+from sweeps.job import OURS
 
 DASHBOARD = "http://127.0.0.1:8265"
 """Where `ray dashboard` and `kubectl port-forward` bring a cluster's dashboard."""
@@ -30,8 +31,6 @@ TALKATIVE = (
     "ray._private.runtime_env.packaging",
 )
 """Loggers that report what is packed, sent and closed."""
-OURS = "bbqrec"
-"""What the metadata of our jobs have and those of others do not: the version that submitted them."""
 
 
 class Unreachable(InputError):

@@ -31,9 +31,10 @@ from bbqrec.errors import InputError
 from bbqrec.store import Store
 from sweeps.connection import AUTO
 from sweeps.following import exit_status, follow
+from sweeps.job import TUNED_IN_STORE
 from sweeps.job_server import address_of, connected
 from sweeps.progress import duration
-from sweeps.submission import STOP_SECONDS, TUNED_IN_STORE, command
+from sweeps.submission import STOP_SECONDS, command
 from sweeps.tuned import TUNED, write_tuned
 
 Name = Annotated[str, tyro.conf.Positional]

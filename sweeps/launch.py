@@ -13,9 +13,8 @@ from ray import tune
 from rich.console import Console
 
 from bbqrec.errors import InputError
-from bbqrec.provenance import source_state
 from bbqrec.store import Store
-from sweeps import capacity, connection, out_of_memory
+from sweeps import capacity, connection, job, out_of_memory
 from sweeps.gate import Gate
 from sweeps.ledger import Ledger
 from sweeps.node_checks import checked
@@ -112,7 +111,7 @@ def _run(
     places = max(slots, 1) * workers if workers > 1 else None
     groups = Groups() if workers > 1 else None
     # Workers of a cluster have the packages without the checkout, and do not see their share of a GPU.
-    provenance = {**source_state(), "cpus": cpus, "gpus": gpus}
+    provenance = {**job.source(), "cpus": cpus, "gpus": gpus}
 
     def describe(run: Run) -> dict[str, Any]:
         about = {"store": ledger.store.url, "stages": stages, "provenance": provenance}

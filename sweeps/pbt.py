@@ -29,7 +29,7 @@ from bbqrec.methods import METHODS, has_field, run_config
 from bbqrec.profiles import PROFILES
 from bbqrec.provenance import now
 from bbqrec.run import RunConfig
-from sweeps import submission
+from sweeps import job
 from sweeps.command import SweepCommand, main
 from sweeps.command_line import overrides
 from sweeps.evolution import evolve
@@ -111,7 +111,7 @@ class PBT(SweepCommand):
         about = {"profile": self.size, "set": given, "start": tuned.note or "the profile's config"}
         described = describe(found, self.method, run, about, space, space_of(self.method, run, given))
         path = write_tuned(Path(self.tuned), {**described, "made": made}, ".pbt")
-        submission.keep(store, dataset.name, f"{self.method}.pbt", {**described, "made": made})
+        job.keep(store, dataset.name, f"{self.method}.pbt", {**described, "made": made})
         console.print(_outcome(described, path), highlight=False, markup=False, soft_wrap=True)
         return 0
 

@@ -5,8 +5,6 @@ sees the dashboard can read a job's command and environment, so nodes have crede
 """
 
 import json
-import os
-import re
 import shlex
 import shutil
 import tempfile
@@ -14,17 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 import bbqrec
 from bbqrec.errors import InputError
 from bbqrec.files import one_line
+from bbqrec.provenance import source_state
 from bbqrec.store import Store
 from sweeps.command_line import HIDDEN, options_of
 from sweeps.connection import AUTO, copy_packages
-from sweeps.job_server import DASHBOARD, OURS, address_of, connected
+from sweeps.job import OURS
+from sweeps.job_server import DASHBOARD, address_of, connected
 
 STOP_SECONDS = 60
 """That a driver has after SIGTERM. Ray by itself kills it after 3 s, too few to end the trials and write the rest."""
@@ -36,12 +35,6 @@ GIVEN = Path("given")
 """Folder in that of the job with the files that the command names."""
 FILES = ("--tuned", "--seed-points")
 """Options that name such files."""
-
-
-TUNED_IN_STORE = "tuned"
-"""Folder of the store with what tuning found, by study."""
-UNFIT = r"[^\w.+=@-]"
-"""Characters that a name in a store does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +85,8 @@ def submit(job: Submission, store: Store, console: Console) -> int:
             console.print(f"copying {folder} to {store.url}", highlight=False, markup=False, soft_wrap=True)
             store.publish("dataset", fingerprint, folder, attempt="driver")
     name = f"{job.study}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    about = {OURS: bbqrec.__version__, "study": job.study, "store": store.url, "out": job.out, "command": job.command}
+    about = {"study": job.study, "store": store.url, "out": job.out, "command": job.command}
+    about |= {OURS: bbqrec.__version__, "source": json.dumps(source_state())}
     with tempfile.TemporaryDirectory(prefix="bbqrec-job-") as made:
         folder = Path(made)
         copy_packages(folder)
@@ -125,10 +119,8 @@ def sent(script: str, words: Sequence[str], job: Submission, store: Store, folde
     options |= {"--store": [store.url], "--profile": [job.profile], "--cluster": []}
     for name in FILES:
         options |= {name: [_given(name, value, folder) for value in options[name]]} if name in options else {}
-    if Path(script).is_absolute() or not (folder / script).exists():  # a study file of the user's own
-        script = _copied(
-            Path(script), folder / Path(script).name
-        ).name  # runs beside the packages, which it finds there
+    if Path(script).is_absolute() or not (folder / script).exists():  # of the user's own; the packages lie beside it
+        script = _copied(Path(script), folder / Path(script).name).name
     return [script, *(word for name, values in options.items() for word in (name, *values))]
 
 
@@ -142,33 +134,6 @@ def folder_of(given: Path, store: Store) -> Path:
         remedy = "check that the nodes reach the same store as the machine that submitted, and submit again"
         raise InputError(f"store {store.url} has no data set {fingerprint}", remedy)
     return folder
-
-
-def command_of_job() -> str | None:
-    """The command line that was submitted, if this process is the driver of such a job."""
-    return _metadata().get("command")
-
-
-def study_of_job() -> str | None:
-    """The name of what the job makes whose driver this process is."""
-    return _metadata().get("study")
-
-
-def fetched() -> str | None:
-    """How to get at what this process makes, if it is the driver of a job."""
-    found = _metadata()
-    return f"python -m sweeps.jobs fetch {found.get('job_submission_id', found['study'])}" if found else None
-
-
-def keep(store: Store, dataset: str, method: str, found: Mapping[str, Any]) -> None:
-    """Leaves a file that tuning writes in the store, too, if this is a job: the job's own folder is gone with it."""
-    if study := study_of_job():
-        store.write_json(f"{TUNED_IN_STORE}/{study}/{re.sub(UNFIT, '-', f'{dataset}-{method}')}.json", dict(found))
-
-
-def _metadata() -> dict[str, str]:
-    found = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("metadata") or {}
-    return found if OURS in found else {}
 
 
 def _given(option: str, value: str, folder: Path) -> str:

@@ -12,13 +12,13 @@ from platform import python_version
 from typing import Any
 
 from bbqrec.errors import InputError
-from bbqrec.provenance import now, source_state
+from bbqrec.provenance import now
 from bbqrec.store import Store
+from sweeps import job
 from sweeps.ledger import Best, Status
 from sweeps.scores import SCORE, Curve, known_curve, note_curve
 from sweeps.series import AtHand, Series
 from sweeps.study import Run
-from sweeps.submission import keep
 from sweeps.tuned import write_tuned
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class TuningLedger:
                 found = {**series.described(), "made": {**self.made, "date": now()}}
                 try:
                     write_tuned(self.folder, found)
-                    keep(self.store, series.dataset.name, series.method, found)
+                    job.keep(self.store, series.dataset.name, series.method, found)
                 except InputError as error:
                     if final:
                         raise
@@ -218,7 +218,7 @@ class TuningLedger:
 
 def made_by(command: str) -> dict[str, Any]:
     """What a tuned config says of its making, but for the date: the state of the source, the command, the versions."""
-    return {**source_state(), "command": command, "versions": _versions()}
+    return {**job.source(), "command": command, "versions": _versions()}
 
 
 def _versions() -> dict[str, str]:

@@ -214,6 +214,10 @@ def test_sigterm_is_ctrl_c(ignored):
         with pytest.raises(KeyboardInterrupt), terminated_like_interrupted():
             signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) == before[1]
+        with terminated_like_interrupted():
+            handler = signal.getsignal(signal.SIGINT)
+            signal.signal(signal.SIGINT, lambda number, frame: None)  # as Tune does
+        assert signal.getsignal(signal.SIGINT) == handler
     finally:
         signal.signal(signal.SIGINT, before[0])
 

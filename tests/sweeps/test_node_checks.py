@@ -72,14 +72,16 @@ def test_another_folder_and_one_that_cannot_be_written_are_told_apart(check, sto
 
 
 def test_a_silent_store_is_given_up_soon_and_patience_is_as_before(check, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    monkeypatch.setattr(node_checks, "STORE_SECONDS", 0.1)
     before = node_checks.files.PATIENCE
-    what, remedy = fault(replace(check, store="s3://bucket/runs"), ANSWER)
-    assert what.startswith("cannot use the store: store s3://bucket/runs") and "credentials" in remedy
-    assert node_checks.files.PATIENCE == before > 1
+
+    def silent(self: Files, name: str) -> bytes:
+        assert node_checks.files.PATIENCE == node_checks.STORE_SECONDS < before
+        raise InputError(f"store {check.store}: no answer", "")
+
+    monkeypatch.setattr(Files, "read", silent)
+    what, remedy = fault(check, ANSWER)
+    assert what == f"cannot use the store: store {check.store}: no answer" and "credentials" in remedy
+    assert before == node_checks.files.PATIENCE
 
 
 @pytest.mark.parametrize(

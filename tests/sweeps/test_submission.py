@@ -12,8 +12,9 @@ import pytest
 from job_cluster import job_cluster
 
 from bbqrec.errors import InputError
+from bbqrec.provenance import source_state
 from bbqrec.store import Store
-from sweeps import jobs, submission
+from sweeps import job, jobs, submission
 from sweeps.ablations import Ablations
 from sweeps.command import main
 from sweeps.command_line import options_of
@@ -47,7 +48,6 @@ def test_options_are_read_as_tyro_reads_them():
 )
 def test_what_cannot_be_a_job_is_one_line(folder, tmp_path, capsys, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sweeps.trackers.importlib.util.find_spec", lambda name: True)
     assert main(Ablations, ["--dataset", str(folder), "--submit", "http://127.0.0.1:9", *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and said in error and "secret" not in error
@@ -130,7 +130,7 @@ def test_tuning_is_submitted_too_and_leaves_its_files_in_the_store(
         {"schedule": []} if "pbt" in study else {}
     )
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"bbqrec": "0", "study": sent[0].study}}))
-    submission.keep(store, "toy", "tiger", found)
+    job.keep(store, "toy", "tiger", found)
     capsys.readouterr()
     assert jobs.main(["fetch", sent[0].study, "--store", store.url, "--out", str(tmp_path / "tuned")]) == 0
     written = tmp_path / "tuned" / "toy" / ("tiger.pbt.json" if "pbt" in study else "tiger.json")
@@ -144,12 +144,12 @@ def address(s3_server) -> Iterator[str]:
         yield url
 
 
-def words_of(folder: Path, store: str, address: str, *more: str) -> list[str]:
+def words_of(folder: Path, store: str, address: str, method: str, *more: str) -> list[str]:
     return [
         "--dataset",
         str(folder),
         "--variants",
-        "tiger",
+        method,
         "--profile",
         "tiny",
         "--store",
@@ -160,13 +160,14 @@ def words_of(folder: Path, store: str, address: str, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 def test_a_job_runs_without_the_laptop_and_its_tables_are_fetched(
     folder, s3_url, address, tmp_path, capfd, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    less = ["--set", "quantizer.epochs=1", "recommender.epochs=1", "recommender.beam=4"]
-    assert main(Ablations, words_of(folder, s3_url, address, *less, "--out", "mine")) == 0
+    less = ["--set", "recommender.epochs=1"]
+    assert main(Ablations, words_of(folder, s3_url, address, "sasrec", *less, "--out", "mine")) == 0
     printed = capfd.readouterr().out
     name = next(line.split()[3].rstrip(";") for line in printed.splitlines() if line.startswith("submitted as job "))
     assert name.startswith("ablations-") and f"python -m sweeps.jobs follow {name} --address {address}" in printed
@@ -176,11 +177,13 @@ def test_a_job_runs_without_the_laptop_and_its_tables_are_fetched(
     printed = capfd.readouterr().out
     assert "store:" in printed and str(folder) not in printed.partition("Plan of study")[0]
     assert "cluster of 1 node, 2 CPUs, 0 GPUs: a run gets 2 CPUs" in printed
-    assert "done 2/2, running 0, failed 0" in printed
+    assert "done 1/1, running 0, failed 0" in printed
     assert f"tables and figures of study {name[:18]}: python -m sweeps.jobs fetch {name}" in printed
 
     study = Store(s3_url).load_json(f"study/{name[:18]}.json")
     assert study["command"].startswith("python ") and f"--dataset {folder}" in study["command"]
+    row = Store(s3_url).read_json("recommender", study["cells"][0]["run_key"], "row.json")
+    assert row["provenance"].items() >= source_state().items()  # of this checkout, as the job has none
     assert jobs.main(["list", "--address", address]) == 0 and f"{name}  done" in capfd.readouterr().out
     assert jobs.main(["fetch", name, "--address", address]) == 0
     assert "cells: 1 done" in capfd.readouterr().out
@@ -188,16 +191,19 @@ def test_a_job_runs_without_the_laptop_and_its_tables_are_fetched(
     assert jobs.main(["fetch", name, "--store", s3_url, "--out", "again"]) == 0  # the cluster may be gone
     assert Path("again/rows.csv").read_bytes() == Path("mine/rows.csv").read_bytes()
     assert jobs.main(["stop", name, "--address", address]) == 0 and "ended already: done" in capfd.readouterr().out
-    assert main(Ablations, words_of(folder, s3_url, address, *less, "--out", "here")) == 0  # nothing is left to send
+    assert (
+        main(Ablations, words_of(folder, s3_url, address, "sasrec", *less, "--out", "here")) == 0
+    )  # nothing is left to send
     assert "submitted" not in capfd.readouterr().out and Path("here/table3.md").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 def test_a_job_that_is_stopped_writes_its_study_and_loses_nothing(
     folder, s3_url, address, tmp_path, capfd, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    words = words_of(folder, s3_url, address, "--set", "quantizer.epochs=100000", "--cpus-per-run", "1")
+    words = words_of(folder, s3_url, address, "tiger", "--set", "quantizer.epochs=100000", "--cpus-per-run", "1")
     assert main(Ablations, words) == 0
     printed = capfd.readouterr().out
     name = next(line.split()[3].rstrip(";") for line in printed.splitlines() if line.startswith("submitted as job "))

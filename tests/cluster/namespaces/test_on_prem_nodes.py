@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from harness import wait_for
 from nodes import ROOT, TOKEN, Network, Node, namesakes
 from ray_nodes import ALIVE
 from studies import words
@@ -64,6 +65,7 @@ def furnish(node: Node, key: Path) -> None:
     shutil.copy(key, ssh / "authorized_keys")
     (ssh / "sshd_config").write_text(SSHD)
     node.run("mkdir", "-p", "/run/sshd", f"{HOME}/bbqrec", f"{HOME}/.config/pip")
+    node.run("cp", "-r", "/etc/skel/.", HOME)  # of which a shell knows ~/.local/bin
     node.run(sys.executable, "-m", "venv", "--without-pip", f"{HOME}/bbqrec/.venv")  # pip is among what is there
     (inside,) = node.path(f"{HOME}/bbqrec/.venv").glob("lib/python3.*/site-packages")
     there = [path for path in sys.path if path.endswith("site-packages")]
@@ -102,5 +104,6 @@ def test_on_prem_by_ray_up(network, single_node, tmp_path):
         code = (f"{HOME}/bbqrec/.venv/bin/python", "-c", "import bbqrec; print(bbqrec.__file__)")
         assert node.run("env", "--chdir=/tmp", *code).stdout == f"{HOME}/bbqrec/bbqrec/__init__.py\n"
         assert node.path(f"{HOME}/.ray/auth_token").stat().st_mode & 0o077 == 0
-    given("ray", "down", "-y", "/tmp/on_prem.yaml")
-    assert not list(namesakes(head, "/raylet/raylet"))
+    said = given("ray", "down", "-y", "/tmp/on_prem.yaml")
+    assert "command not found" not in said
+    wait_for(lambda: not list(namesakes(head, "/raylet/raylet")), 60)

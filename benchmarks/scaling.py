@@ -30,6 +30,7 @@ HARNESS = ROOT / "tests/cluster/namespaces"
 NODES = (1, 2, 3)
 SLEEP = 6.0
 BUCKET = "scaling"
+Found = Mapping[str, Mapping[int, Mapping[str, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,11 @@ def scaling(inputs: Inputs, rounds: int) -> Iterator[Row | Limit]:
         print(f"scaling is not measured: {reason}", file=sys.stderr)
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = _measured(Path(folder))
+        yield from compared(_measured(Path(folder)))
+
+
+def compared(found: Found) -> Iterator[Row | Limit]:
+    """Speed-ups against one node, and idle time, of what `study` found by kind and number of nodes."""
     for kind, spans in found.items():
         about, alone = KINDS[kind], spans[1]
         for count, span in spans.items():
@@ -91,10 +96,10 @@ def scaling(inputs: Inputs, rounds: int) -> Iterator[Row | Limit]:
             yield Limit(name=f"{title}, {ours}", unit="% idle", value=idle, at_most=about.idle, note=about.note)
 
 
-def _measured(folder: Path) -> dict[str, dict[int, dict[str, float]]]:
+def _measured(folder: Path) -> Found:
     """What `study` found of each kind on each number of nodes; the cluster grows by a node at a time."""
     nodes, ray_nodes = (importlib.import_module(name) for name in ("nodes", "ray_nodes"))
-    found: dict[str, dict[int, dict[str, float]]] = {kind: {} for kind in KINDS}
+    found: dict[str, dict[int, Mapping[str, float]]] = {kind: {} for kind in KINDS}
     with nodes.Network(folder, max(NODES)) as network:
         network.serve_s3()
         network.s3(f"s3.mkdir('{BUCKET}')")

@@ -60,14 +60,17 @@ def test_a_node_is_cut_off_and_comes_back(studies):
     before, cut = len(studies.writes(node=node)), time.time()
     for process in raylet:  # otherwise Ray would end the worker at once when it hears that it was given up
         os.kill(process, signal.SIGSTOP)
-    (manifest,) = studies.wait(lambda: studies.writes(f"quantizer/{key}/manifest.json"))
-    assert manifest.address != node.address and len(studies.writes(node=node)) == before
-    print(f"taken over and published {manifest.time - cut:.0f} s after the cut")
-    network.mend(node)
-    studies.wait(lambda: len(studies.writes(node=node)) > before)
-    studies.finish()
-    for process in raylet:
-        os.kill(process, signal.SIGCONT)
+    try:
+        (manifest,) = studies.wait(lambda: studies.writes(f"quantizer/{key}/manifest.json"))
+        assert manifest.address != node.address and len(studies.writes(node=node)) == before
+        print(f"taken over and published {manifest.time - cut:.0f} s after the cut")
+        network.mend(node)
+        wait_for(lambda: len(studies.writes(node=node)) > before)  # at times after the study's end
+        studies.finish()
+    finally:
+        network.mend(node)
+        for process in raylet:
+            os.kill(process, signal.SIGCONT)
     late = studies.writes(node=node)[before:]
     assert late and "retrying" in studies.printed()
     studies.check_same()

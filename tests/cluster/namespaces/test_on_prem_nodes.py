@@ -7,6 +7,7 @@ lines of the file that make a node's own environment and install into it run as 
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,8 +69,7 @@ def furnish(node: Node, key: Path) -> None:
     node.run("cp", "-r", "/etc/skel/.", HOME)  # of which a shell knows ~/.local/bin
     node.run(sys.executable, "-m", "venv", "--without-pip", f"{HOME}/bbqrec/.venv")  # pip is among what is there
     (inside,) = node.path(f"{HOME}/bbqrec/.venv").glob("lib/python3.*/site-packages")
-    there = [path for path in sys.path if path.endswith("site-packages")]
-    (inside / "there.pth").write_text("".join(f"{path}\n" for path in there))
+    (inside / "there.pth").write_text(sysconfig.get_path("purelib") + "\n")
     ray = node.path(f"{HOME}/bbqrec/.venv/bin/ray")
     ray.write_text(f"#!{HOME}/bbqrec/.venv/bin/python\nfrom ray.scripts.scripts import main\nmain()\n")
     ray.chmod(0o755)

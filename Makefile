@@ -2,6 +2,7 @@
 # make baselines   the same for the comparison with the baselines
 # make test        set up an environment and run the tests
 # make faults      break real processes, disks and servers under a study (20 minutes; docs/faults.md)
+# make namespaces  three nodes with Ray, Slurm and sshd in Linux namespaces, as root (12 minutes; cluster/README.md)
 #
 # PYTHON=python3.12        the interpreter to make the environment with
 # VENV=.venv               where the environment goes
@@ -18,7 +19,7 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download
 
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: ablations baselines test faults check setup dev
+.PHONY: ablations baselines test faults namespaces check setup dev
 
 ablations: setup
 	$(VENV)/bin/python sweeps/ablations.py --store $(STORE) --out $(OUT) $(ARGS)
@@ -32,6 +33,10 @@ test: dev
 # Writes out/faults.json and out/faults.md. `python tests/faults/fault_report.py out/faults.json` puts them into docs/.
 faults: dev
 	BBQREC_FAULTS_OUT=$(OUT) $(VENV)/bin/python -m pytest tests/faults tests/sweeps/test_pbt.py -m fault --timeout 900
+
+# Pictures of Ray's dashboard go to out/namespaces.
+namespaces: dev
+	BBQREC_NAMESPACES_OUT=$(abspath $(OUT))/namespaces $(VENV)/bin/python -m pytest tests/cluster/namespaces -m namespaces -rs
 
 check: dev
 	$(VENV)/bin/ruff check .

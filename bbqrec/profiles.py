@@ -18,7 +18,7 @@ GENERATIVE: Mapping[str, Overrides] = {
         "recommender.history": "packed",
         "recommender.objective": "children",
         "recommender.node_vectors": "ids",
-        "recommender.dropout": 0.2,
+        "recommender.dropout": 0.1,
         "recommender.batch_size": 64,
         "recommender.heads": 4,
         "recommender.head_width": 32,

@@ -22,7 +22,7 @@ from rich.table import Table
 from bbqrec.errors import InputError, require_known
 from bbqrec.native import keep_freed_memory
 from bbqrec.provenance import source_state
-from benchmarks import dispatch, memory, quantizer, report, sasrec, scale, similarity, tiger
+from benchmarks import dispatch, memory, quantizer, report, sasrec, scale, scaling, similarity, tiger
 from benchmarks.inputs import Inputs
 from benchmarks.measure import Limit, Row
 
@@ -40,6 +40,7 @@ ROWS: Mapping[str, Callable[[Inputs, int], Iterator[Row | Limit]]] = {
     "table": memory.table,
     "report": report.large,
     "scale": scale.catalogues,
+    "scaling": scaling.scaling,
 }
 
 

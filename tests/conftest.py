@@ -29,6 +29,16 @@ def pytest_configure() -> None:
         os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported, by whomever
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Whatever else is selected (-m "not slow"), what is rare runs only if it is asked for by name."""
+    for rare in ("fault", "namespaces"):
+        asked = rare in config.option.markexpr.replace(f"not {rare}", "")
+        unasked = [item for item in items if item.get_closest_marker(rare) and not asked]
+        if unasked:
+            config.hook.pytest_deselected(items=unasked)
+            items[:] = [item for item in items if item not in unasked]
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import peer
+from benchmarks import peer, scaling
 from benchmarks.measure import Sample, alternate, row
 
 
@@ -34,6 +34,14 @@ def test_a_ratio_is_of_medians_with_the_extremes_of_the_rounds():
     assert not costs.met and costs.target == "<= 3.9"
     with pytest.raises(ValueError, match="give one of"):
         row("step", "items", rates, "ours", "theirs")
+
+
+def test_scaling_is_the_speed_up_against_one_node_and_what_nodes_were_idle():
+    spans = {1: {"runs": 12, "seconds": 80.0, "busy": 72.0}, 3: {"runs": 12, "seconds": 32.0, "busy": 72.0}}
+    alone, faster, idle = scaling.compared({"sleeping": spans})
+    assert (faster.ratio, faster.ours, faster.against, faster.met) == (2.5, "3 nodes", "1 node", False)
+    assert (alone.value, idle.value) == (pytest.approx(10.0), pytest.approx(25.0))
+    assert (alone.met, idle.met) == (True, False)
 
 
 def test_a_peer_gets_arrays_answers_questions_and_is_ended(tmp_path, monkeypatch):

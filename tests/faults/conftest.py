@@ -14,15 +14,6 @@ from bbqrec.datasets.synthetic import SyntheticConfig, prepare_synthetic
 SMALL = {"values": (2, 2, 2, 2), "items": 97, "mean_length": 6.0, "max_length": 9, "text_width": 10, "image_width": 14}
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Whatever else is selected (-m "not slow"), nothing is broken unless faults are asked for by name."""
-    asked = "fault" in config.option.markexpr.replace("not fault", "")
-    broken = [item for item in items if item.get_closest_marker("fault")]
-    if not asked and broken:
-        config.hook.pytest_deselected(items=broken)
-        items[:] = [item for item in items if item not in broken]
-
-
 def pytest_sessionfinish() -> None:
     if REPORT:
         write_report(REPORT, Path(os.environ.get("BBQREC_FAULTS_OUT", ROOT / "out")))

@@ -23,14 +23,14 @@ def codes_of(items: int) -> Codes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["codes", "children"])
+@pytest.mark.parametrize(("objective", "nodes"), [("codes", "codes"), ("children", "codes"), ("children", "ids")])
 @pytest.mark.parametrize("method", ["tiger", "letter"])
-def test_learns_thirty_users_by_heart(method, objective):
+def test_learns_thirty_users_by_heart(method, objective, nodes):
     dataset = thirty_users()
     config = replace(
         run_config(method, dataset, 3, "tiny").recommender,
-        objective=objective, dropout=0.0, weight_decay=0.0, learning_rate=3e-3, batch_size=15, epochs=60, patience=60,
-        validation_users=1, validation_beam=10, beam=60, warmup_steps=5, precision="float32",
+        objective=objective, node_vectors=nodes, dropout=0.0, weight_decay=0.0, learning_rate=3e-3, batch_size=15,
+        epochs=60, patience=60, validation_users=1, validation_beam=10, beam=60, warmup_steps=5, precision="float32",
     )  # fmt: skip
     loop = RecommenderTrainer(config, dataset, codes_of(dataset.num_items), 3, torch.device("cpu"))
     while not loop.finished():

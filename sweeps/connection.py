@@ -100,8 +100,7 @@ def environment(cluster: str | None, dashboard: bool = False) -> Iterator[None]:
         settings["PYTHONPATH"] = os.pathsep.join([*roots, *filter(None, [os.environ.get("PYTHONPATH")])])
         settings |= access(dashboard)
     elif "RAY_AUTH_MODE" not in os.environ:
-        token_file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
-        settings["RAY_AUTH_MODE"] = "token" if os.environ.get("RAY_AUTH_TOKEN") or token_file.exists() else "disabled"
+        settings["RAY_AUTH_MODE"] = "token" if _has_token() else "disabled"
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     _reload_authentication()
@@ -111,6 +110,12 @@ def environment(cluster: str | None, dashboard: bool = False) -> Iterator[None]:
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         _reload_authentication()
+
+
+def _has_token() -> bool:
+    """Whether Ray will find a token, in the environment or in its file."""
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or file.exists()
 
 
 def _reload_authentication() -> None:
@@ -163,7 +168,7 @@ def _refused(address: str, said: str, remedy: str) -> InputError:
         there, here = ", ".join(pairs[: len(pairs) // 2]), ", ".join(pairs[len(pairs) // 2 :])
         return InputError(f"cluster {address} has {there}, this machine {here}", "install the cluster's versions here")
     if "AuthenticationError" in said or "InvalidAuthToken" in said:
-        had = "no token" if os.environ.get("RAY_AUTH_MODE") == "disabled" else "another one"
+        had = "another one" if _has_token() else "no token"
         return InputError(f"cluster {address} wants its token, and has been shown {had}", TOKEN_REMEDY)
     last = (said.strip().splitlines() or ["no reason given"])[-1]
     return InputError(f"cluster {address} cannot be reached ({last.strip()})", remedy)

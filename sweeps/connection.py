@@ -168,7 +168,8 @@ def _refused(address: str, said: str, remedy: str) -> InputError:
         there, here = ", ".join(pairs[: len(pairs) // 2]), ", ".join(pairs[len(pairs) // 2 :])
         return InputError(f"cluster {address} has {there}, this machine {here}", "install the cluster's versions here")
     if "AuthenticationError" in said or "InvalidAuthToken" in said:
-        had = "another one" if _has_token() else "no token"
+        sent = os.environ.get("RAY_AUTH_MODE") != "disabled" and _has_token()
+        had = "another one" if sent else "no token"
         return InputError(f"cluster {address} wants its token, and has been shown {had}", TOKEN_REMEDY)
     last = (said.strip().splitlines() or ["no reason given"])[-1]
     return InputError(f"cluster {address} cannot be reached ({last.strip()})", remedy)

@@ -76,7 +76,17 @@ This process on node 192.0.2.2 was started with:
 )
 def test_what_ray_says_of_a_cluster_becomes_one_line(monkeypatch, said, expected):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     assert expected in str(connection._refused("h:1", said, "remedy"))
+
+
+def test_a_refused_token_is_told_from_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    assert "no token" in str(connection._refused("h:1", "AuthenticationError", "remedy"))
+    (tmp_path / "token").write_text("0" * 64)
+    assert "another one" in str(connection._refused("h:1", "AuthenticationError", "remedy"))
 
 
 def test_auto_takes_the_address_from_the_environment(monkeypatch):

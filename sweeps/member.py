@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 
@@ -19,6 +18,7 @@ from bbqrec.native import keep_freed_memory
 from bbqrec.overrides import with_overrides
 from bbqrec.recommender_training import RecommenderTrainer
 from bbqrec.store import Store
+from sweeps import devices
 from sweeps.metrics import RunMetrics
 from sweeps.scores import SCORE
 from sweeps.trainable import dataset_of
@@ -33,7 +33,7 @@ def train(config: dict[str, Any]) -> None:
     """The Tune function of a member. See `epochs`."""
     torch.set_num_threads(config["threads"])
     keep_freed_memory()
-    device = torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
+    device = torch.device(devices.device())
     saved = tune.get_checkpoint()
     files = None
     if saved is not None:

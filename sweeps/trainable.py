@@ -12,7 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 
@@ -24,6 +23,7 @@ from bbqrec.native import keep_freed_memory
 from bbqrec.run import RunConfig
 from bbqrec.schema import Dataset, EpochReport
 from bbqrec.store import Store
+from sweeps import devices
 from sweeps.metrics import RunMetrics
 from sweeps.scores import SCORE
 from sweeps.study import Run
@@ -75,8 +75,7 @@ def trial_config(
 
 def train(config: dict[str, Any]) -> None:
     """The Tune function of a run on one worker. See `trial_config`."""
-    device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-    for report in reports(config, tune.get_context().get_trial_id(), device):
+    for report in reports(config, tune.get_context().get_trial_id(), devices.device()):
         tune.report(report)
 
 

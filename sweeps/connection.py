@@ -50,7 +50,8 @@ def session(cluster: str | None, *, dashboard: bool = False) -> Iterator[str]:
     Raises InputError if the cluster cannot be reached, within a minute.
     """
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    with environment(cluster, dashboard), credentials.kept_to_their_nodes():
+    # Interruption twice: `ray.init` sets a handler of SIGTERM that just ends the process, and leaves it behind.
+    with environment(cluster, dashboard), credentials.kept_to_their_nodes(), terminated_like_interrupted():
         if cluster is None:
             with loopback_only():
                 started = ray.init(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)
@@ -58,11 +59,11 @@ def session(cluster: str | None, *, dashboard: bool = False) -> Iterator[str]:
             address = _reachable(cluster)
             with code() as folder:
                 started = ray.init(address=address, runtime_env=folder, **quiet)
-        try:
-            with terminated_like_interrupted():  # Ray has just set a handler of its own
+        with terminated_like_interrupted():
+            try:
                 yield f"http://{started.dashboard_url}" if started.dashboard_url else ""
-        finally:
-            ray.shutdown()
+            finally:
+                ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -139,7 +140,7 @@ def _reachable(cluster: str) -> str:
                 f"cluster {address} is not host:port", f"give the head's port, too, as in {host or address}:6379"
             )
         try:
-            with socket.create_connection((host, int(port)), timeout=5):
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
                 pass
         except (OSError, OverflowError) as error:
             raise InputError(f"cluster {address} cannot be reached ({error})", remedy) from error

@@ -9,8 +9,8 @@ import os
 import platform
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -47,23 +47,29 @@ class Check:
     versions: Mapping[str, str]
     store: str
     probe: str
-    nodes: frozenset[str] = frozenset()
+    nodes: Collection[str] = frozenset()
     """IDs of the nodes that were found fit."""
 
     def guarded(self, train: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """A Tune function that first looks at its node, if that has joined since."""
+        """A Tune function that first looks at its node. A group of workers gets the check with its config, as JSON."""
 
         def train_on_fit_node(config: dict[str, Any]) -> None:
-            if ray.get_runtime_context().get_node_id() not in self.nodes:
-                answer = f".writable-{uuid.uuid4().hex}"
-                wrong, remedy = fault(self, answer) or ("", "")
-                if wrong:
-                    raise InputError(f"node {os.uname().nodename}, which joined later, {wrong}", remedy)
-                with contextlib.suppress(InputError):  # an empty file is in nobody's way
-                    Files(self.store, writable=False).remove(answer)
-            train(config)
+            self.look()
+            group = {"check": asdict(self) | {"nodes": sorted(self.nodes)}} if config.get("workers", 1) > 1 else {}
+            train(config | group)
 
         return train_on_fit_node
+
+    def look(self) -> None:
+        """Raises InputError if this process is on a node that has joined since and cannot take part."""
+        if ray.get_runtime_context().get_node_id() in self.nodes:
+            return
+        answer = f".writable-{uuid.uuid4().hex}"
+        wrong, remedy = fault(self, answer) or ("", "")
+        if wrong:
+            raise InputError(f"node {os.uname().nodename}, which joined later, {wrong}", remedy)
+        with contextlib.suppress(InputError):  # an empty file is in nobody's way
+            Files(self.store, writable=False).remove(answer)
 
 
 @contextlib.contextmanager

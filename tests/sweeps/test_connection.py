@@ -213,3 +213,8 @@ def test_a_local_dashboard_asks_for_the_user_s_own_token(monkeypatch, tmp_path):
     assert len(made) == 64 and token.stat().st_mode & 0o777 == 0o600
     access(dashboard=True)
     assert token.read_text() == made
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token / "below-a-file"))
+    with pytest.raises(
+        InputError, match="token .*below-a-file cannot be written .*: name a file .*RAY_AUTH_TOKEN_PATH"
+    ):
+        access(dashboard=True)

@@ -12,7 +12,7 @@ import ray
 from bbqrec.errors import InputError
 from bbqrec.files import Files
 from bbqrec.store import Store
-from sweeps import capacity, connection, node_checks
+from sweeps import capacity, connection, node_checks, workers
 from sweeps.node_checks import Check, check_store, checked, fault, versions
 
 ANSWER = ".writable-answer"
@@ -115,6 +115,10 @@ def test_a_node_that_joins_later_is_looked_at_by_its_first_run(check, store, mon
     check.guarded(trained.append)({"fits": 1})
     assert trained == [{"known": 1}, {"fits": 1}]
     assert [path.name for path in Path(store.url).iterdir()] == [check.probe]  # nothing of its own is left
+    check.guarded(trained.append)({"workers": 2})  # which may be on other nodes than the trial
+    passed_on = json.loads(json.dumps(trained.pop()["check"]))
+    with pytest.raises(InputError, match="which joined later, has numpy"):
+        workers._work({"check": passed_on | {"versions": {**check.versions, "numpy": "0"}}})
     bad = replace(check, versions={**check.versions, "torch": "0"})
     with pytest.raises(InputError, match=r"node .*, which joined later, has torch .*, the driver 0"):
         bad.guarded(trained.append)({})

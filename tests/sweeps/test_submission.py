@@ -243,4 +243,4 @@ def test_a_job_that_is_stopped_writes_its_study_and_loses_nothing(
     assert jobs.main(["follow", name, "--address", address]) == 130
     printed = capfd.readouterr()
     assert "interrupted: run the same command again" in printed.out and "stopped: submit" in printed.err
-    assert not [file for file in store._files.tree("") if file.startswith("/.writable")]
+    assert not [file for file in store._files.tree("") if file.startswith(".writable")]

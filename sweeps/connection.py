@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -54,16 +55,24 @@ def session(cluster: str | None, *, dashboard: bool = False) -> Iterator[str]:
     with environment(cluster, dashboard), credentials.kept_to_their_nodes(), terminated_like_interrupted():
         if cluster is None:
             with loopback_only():
-                started = ray.init(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)
+                started = _started(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)
         else:
             address = _reachable(cluster)
             with code() as folder:
-                started = ray.init(address=address, runtime_env=folder, **quiet)
+                started = _started(address=address, runtime_env=folder, **quiet)
         with terminated_like_interrupted():
             try:
                 yield f"http://{started.dashboard_url}" if started.dashboard_url else ""
             finally:
                 ray.shutdown()
+
+
+def _started(**options: Any) -> Any:
+    """`ray.init`. SIGTERM interrupts it, too: the handler that it sets within its first moments ends the process."""
+    try:
+        return ray.init(**options)
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
 
 
 @contextlib.contextmanager

@@ -41,9 +41,12 @@ def test_the_address_of_a_head_may_be_one_of_ipv6():
         connection._reachable("[::1]:9")
 
 
-def test_sigterm_is_ctrl_c_also_after_ray_has_set_a_handler_of_its_own(monkeypatch):
+@pytest.mark.parametrize("early", [True, False])
+def test_sigterm_is_ctrl_c_also_after_ray_has_set_a_handler_of_its_own(monkeypatch, early):
     def init(**options: object) -> SimpleNamespace:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        if early:
+            signal.raise_signal(signal.SIGTERM)
         return SimpleNamespace(dashboard_url="")
 
     before = signal.getsignal(signal.SIGTERM)
@@ -215,6 +218,6 @@ def test_a_local_dashboard_asks_for_the_user_s_own_token(monkeypatch, tmp_path):
     assert token.read_text() == made
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token / "below-a-file"))
     with pytest.raises(
-        InputError, match="token .*below-a-file cannot be written .*: name a file .*RAY_AUTH_TOKEN_PATH"
+        InputError, match=r"token .*below-a-file cannot be written .*: name a file .*RAY_AUTH_TOKEN_PATH"
     ):
         access(dashboard=True)

@@ -184,7 +184,9 @@ class RecommenderConfig(TrainingConfig):
         if self.objective == "children" and self.label_smoothing:
             raise ValueError(f"label_smoothing={self.label_smoothing} needs objective codes")
         if self.objective == "codes" and self.node_vectors == "ids":
-            raise ValueError("node_vectors=ids needs objective children")
+            raise ValueError(
+                "node_vectors=ids needs objective children: with objective=codes set node_vectors=codes, too"
+            )
         if self.relative_max_distance <= self.relative_buckets:
             raise ValueError(f"relative_max_distance={self.relative_max_distance} must exceed {self.relative_buckets}")
 

@@ -38,6 +38,7 @@ LOCAL_PATIENCE = 10.0
 """Seconds for which two processes may get in each other's way in a local store."""
 LONGEST_PAUSE = 8.0
 """Seconds between two tries of a remote store, at most."""
+NO_ACCESS = "give this machine credentials for it: a role, ~/.aws, or AWS_ACCESS_KEY_ID and what goes with it"
 PASSING = {"ConnectionError", "HTTPClientError", "ClientConnectionError", "ClientPayloadError", "TimeoutError"}
 """Types of errors after which a remote store may answer again. By name: who raises them need not be installed."""
 
@@ -178,7 +179,6 @@ class Files:
 
     def _tried(self, operation: Callable[[], T]) -> T:
         """The operation's result. It must be one that can be done twice.
-
         Clients of remote stores raise types of their own: whatever a file system raises is bad news from outside.
         """
         patience, pause, longest = (LOCAL_PATIENCE, 0.05, 0.05) if self.is_local else (PATIENCE, 1.0, LONGEST_PAUSE)
@@ -187,12 +187,12 @@ class Files:
             try:
                 return operation()
             except Exception as error:
-                passing = _in_the_way(error) if self.is_local else _out_of_reach(error)
-                if not passing or time.monotonic() + pause > deadline:
-                    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-                    remedy = (
-                        "free some space or choose another place" if full else "check that it exists and can be written"
-                    )
+                if not (_in_the_way if self.is_local else _out_of_reach)(error) or time.monotonic() + pause > deadline:
+                    remedy = "check that it exists and can be written"
+                    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        remedy = "free some space or choose another place"
+                    elif not self.is_local and (isinstance(error, PermissionError) or "credentials" in str(error)):
+                        remedy = NO_ACCESS
                     raise InputError(f"store {self._given}: {one_line(error)}", remedy) from error
                 if not self.is_local:
                     log.warning("store %s: %s: trying again in %.0f s", self._given, one_line(error), pause)

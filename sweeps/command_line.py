@@ -17,13 +17,18 @@ def completed(words: list[str]) -> list[str]:
     InputError."""
     found: list[str] = []
     for index, word in enumerate(words):
-        option = word.partition("=")[0]
-        if option.startswith("--") and any(option == other.partition("=")[0] for other in found):
+        option = _option(word)
+        if option.startswith("--") and any(option == _option(other) for other in found):
             raise InputError(f"{option} is given twice", f"give it once, with all its values: {option} A B")
         found.append(word)
         if word in STANDS_ALONE and (index + 1 == len(words) or words[index + 1].startswith("--")):
             found.append(AUTO)
     return found
+
+
+def _option(word: str) -> str:
+    """What stands before the value; --max_concurrent is --max-concurrent."""
+    return word.partition("=")[0].replace("_", "-")
 
 
 def options_of(words: Sequence[str]) -> dict[str, list[str]]:
@@ -32,8 +37,7 @@ def options_of(words: Sequence[str]) -> dict[str, list[str]]:
     option = ""
     for word in words:
         if word.startswith("--"):
-            option, sign, value = word.partition("=")
-            option = option.replace("_", "-")
+            option, (_, sign, value) = _option(word), word.partition("=")
             found[option] = [value] if sign else []
         elif option:
             found[option].append(word)
@@ -42,7 +46,7 @@ def options_of(words: Sequence[str]) -> dict[str, list[str]]:
 
 def without_passwords(command: str) -> str:
     """A command line as study files keep it: a URI such as --mlflow's may name a user and a password."""
-    return re.sub(r"://[^/@\s]+@", HIDDEN, command)
+    return re.sub(r"://[^/\s]*@", HIDDEN, command)
 
 
 HIDDEN = "://***@"

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -50,19 +51,28 @@ def session(cluster: str | None, *, dashboard: bool = False) -> Iterator[str]:
     Raises InputError if the cluster cannot be reached, within a minute.
     """
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    with environment(cluster, dashboard), credentials.kept_to_their_nodes():
+    # Interruption twice: `ray.init` sets a handler of SIGTERM that just ends the process, and leaves it behind.
+    with environment(cluster, dashboard), credentials.kept_to_their_nodes(), terminated_like_interrupted():
         if cluster is None:
             with loopback_only():
-                started = ray.init(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)
+                started = _started(address="local", include_dashboard=dashboard, object_store_memory=2**28, **quiet)
         else:
             address = _reachable(cluster)
             with code() as folder:
-                started = ray.init(address=address, runtime_env=folder, **quiet)
-        try:
-            with terminated_like_interrupted():  # Ray has just set a handler of its own
+                started = _started(address=address, runtime_env=folder, **quiet)
+        with terminated_like_interrupted():
+            try:
                 yield f"http://{started.dashboard_url}" if started.dashboard_url else ""
-        finally:
-            ray.shutdown()
+            finally:
+                ray.shutdown()
+
+
+def _started(**options: Any) -> Any:
+    """`ray.init`. SIGTERM interrupts it, too: the handler that it sets within its first moments ends the process."""
+    try:
+        return ray.init(**options)
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
 
 
 @contextlib.contextmanager
@@ -144,7 +154,7 @@ def _reachable(cluster: str) -> str:
                 f"cluster {address} is not host:port", f"give the head's port, too, as in {host or address}:6379"
             )
         try:
-            with socket.create_connection((host, int(port)), timeout=5):
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
                 pass
         except (OSError, OverflowError) as error:
             raise InputError(f"cluster {address} cannot be reached ({error})", remedy) from error

@@ -22,10 +22,15 @@ line every ten seconds."""
 OWN_STATUSES = (1, 2, 130)
 
 
+class Unread(Exception):
+    """Nobody reads what is printed any more, as behind `| head`. To a job server it would be a broken connection."""
+
+
 def follow(address: str, job: str) -> int:
     """Prints the log of a job until it ends; returns its exit status.
 
-    Raises InputError if the cluster does not know it (any more), or if there was no connection for PATIENCE seconds.
+    Raises InputError if the cluster does not know it (any more), or if there was no connection for PATIENCE seconds;
+    Unread if its own output is closed.
     """
     log, lost = Log(), None
     while True:
@@ -58,8 +63,7 @@ class Log:
         try:
             while True:
                 chunk = await asyncio.wait_for(anext(chunks), QUIET_SECONDS)
-                sys.stdout.write(chunk[max(self.shown - seen, 0) :])
-                sys.stdout.flush()
+                _print(chunk[max(self.shown - seen, 0) :])
                 seen += len(chunk)
                 self.shown = max(self.shown, seen)
         except StopAsyncIteration:
@@ -72,6 +76,14 @@ class Log:
             return False
         finally:
             await chunks.aclose()
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise Unread from error
 
 
 def exit_status(info: JobDetails) -> int:

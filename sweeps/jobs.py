@@ -10,6 +10,7 @@ head is gone, but not its results: `fetch --store URL` needs no cluster.
 """
 
 import logging
+import os
 import re
 import sys
 import time
@@ -30,7 +31,7 @@ from analysis.report import write_report
 from bbqrec.errors import InputError
 from bbqrec.store import Store
 from sweeps.connection import AUTO
-from sweeps.following import exit_status, follow
+from sweeps.following import Unread, exit_status, follow
 from sweeps.job import TUNED_IN_STORE
 from sweeps.job_server import address_of, connected
 from sweeps.progress import duration
@@ -39,6 +40,8 @@ from sweeps.tuned import TUNED, write_tuned
 
 Name = Annotated[str, tyro.conf.Positional]
 app = SubcommandApp()
+UNREAD = 141
+"""Exit status of what a shell ends by SIGPIPE."""
 
 
 @app.command(name="list")
@@ -55,7 +58,7 @@ def list_jobs(address: str = AUTO) -> None:
     for job in jobs:
         begun, ended = (job.start_time or 0) / 1000, (job.end_time or 0) / 1000
         since = f"since {datetime.fromtimestamp(begun, UTC):%Y-%m-%d %H:%M} UTC" if begun else ""
-        took = duration((ended or time.time()) - begun if begun else None)
+        took = duration(max(0, (ended or time.time()) - begun) if begun else None)  # clocks differ
         print(f"{job.submission_id}  {_state(job):10}  {since}, {took:>8}  {(job.metadata or {}).get('store', '')}")
 
 
@@ -76,6 +79,9 @@ def follow_job(name: Name, address: str = AUTO) -> int:
     except KeyboardInterrupt:
         print(f"\nthe job goes on; to stop it: {command('stop', job, where)}", file=sys.stderr)
         return 130
+    except Unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python still holds goes nowhere
+        return UNREAD
 
 
 @app.command(name="stop")

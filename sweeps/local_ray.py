@@ -9,6 +9,9 @@ from pathlib import Path
 
 from ray._private import ray_constants
 
+from bbqrec.errors import InputError
+from bbqrec.files import one_line
+
 SETTINGS = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"} | (
     {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}  # several workers on one run
 )
@@ -42,8 +45,13 @@ def access(dashboard: bool) -> dict[str, str]:
         return settings | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     if not os.environ.get("RAY_AUTH_TOKEN"):
         path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
                 file.write(secrets.token_hex(32))
+        except OSError as error:
+            if not path.is_file():  # else it is the user's own
+                remedy = "name a file that can be in RAY_AUTH_TOKEN_PATH, or leave out --dashboard"
+                what = f"the dashboard's token {path} cannot be written ({one_line(error)})"
+                raise InputError(what, remedy) from error
     return settings

@@ -9,8 +9,8 @@ import os
 import platform
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -33,6 +33,10 @@ STORE_SECONDS = 20.0
 """For which a node tries to reach a store that is silent."""
 SILENT = f"does not answer within {SECONDS:.0f} s", "see whether it is overloaded, or cut off"
 INSTALL = "install what pyproject.toml names on every node, in the driver's versions (constraints.txt)"
+ACCESS = (
+    "give every node credentials and a way to it, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL "
+    "where Ray starts, ~/.aws or a role: the driver's are not handed on"
+)
 SHARED = "give --store s3://..., or add --shared-store if that path is one folder on every node (NFS, Lustre)"
 
 
@@ -43,20 +47,29 @@ class Check:
     versions: Mapping[str, str]
     store: str
     probe: str
-    nodes: frozenset[str] = frozenset()
+    nodes: Collection[str] = frozenset()
     """IDs of the nodes that were found fit."""
 
     def guarded(self, train: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """A Tune function that first looks at its node, if that has joined since."""
+        """A Tune function that first looks at its node. A group of workers gets the check with its config, as JSON."""
 
         def train_on_fit_node(config: dict[str, Any]) -> None:
-            if ray.get_runtime_context().get_node_id() not in self.nodes:
-                wrong, remedy = fault(self, f".writable-{uuid.uuid4().hex}") or ("", "")
-                if wrong:
-                    raise InputError(f"node {os.uname().nodename}, which joined later, {wrong}", remedy)
-            train(config)
+            self.look()
+            group = {"check": asdict(self) | {"nodes": sorted(self.nodes)}} if config.get("workers", 1) > 1 else {}
+            train(config | group)
 
         return train_on_fit_node
+
+    def look(self) -> None:
+        """Raises InputError if this process is on a node that has joined since and cannot take part."""
+        if ray.get_runtime_context().get_node_id() in self.nodes:
+            return
+        answer = f".writable-{uuid.uuid4().hex}"
+        wrong, remedy = fault(self, answer) or ("", "")
+        if wrong:
+            raise InputError(f"node {os.uname().nodename}, which joined later, {wrong}", remedy)
+        with contextlib.suppress(InputError):  # an empty file is in nobody's way
+            Files(self.store, writable=False).remove(answer)
 
 
 @contextlib.contextmanager
@@ -113,10 +126,12 @@ def fault(check: Check, answer: str) -> tuple[str, str] | None:
     try:
         place = Files(check.store, writable=False)
         if place.read(check.probe) is None:
-            return f"sees another folder as {check.store}" if place.is_local else f"sees another {check.store}", SHARED
+            if place.is_local:
+                return f"sees another folder as {check.store}", SHARED
+            return f"sees another {check.store}", ACCESS
         place.write(answer, b"")
     except InputError as error:
-        return f"cannot use the store: {error.what}", "give the nodes credentials and a way to it"
+        return f"cannot use the store: {error.what}", ACCESS
     finally:
         files.PATIENCE = before
     return None
@@ -132,15 +147,15 @@ def _passed(check: Check, place: Files) -> Check:
     }
     answers = {node: f".writable-{uuid.uuid4().hex}" for node in nodes}
     look, tasks = ray.remote(num_cpus=0, max_retries=0)(fault), {}
-    for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        tasks[node] = look.options(scheduling_strategy=there).remote(check, answers[node])
-    done, _ = ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=SECONDS)
     try:
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            tasks[node] = look.options(scheduling_strategy=there).remote(check, answers[node])
+        done, _ = ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=SECONDS)
         found = {node: _told(task) if task in done else SILENT for node, task in tasks.items()}
         for node in nodes:
             if found[node] is None and place.read(answers[node]) is None:
-                found[node] = f"writes to another {check.store}", SHARED
+                found[node] = f"writes to another {check.store}", SHARED if place.is_local else ACCESS
     finally:
         for answer in answers.values():
             place.remove(answer)

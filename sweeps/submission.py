@@ -137,14 +137,15 @@ def folder_of(given: Path, store: Store) -> Path:
 
 
 def _given(option: str, value: str, folder: Path) -> str:
-    """A file or folder that an option names, where the job finds it: one that is not there may be one to write."""
-    source = Path(value).expanduser()
-    if not value or not source.exists():
+    """A file or folder that an option names, where the job finds it, or writes it if it is not there: in its folder."""
+    if not value:
         return value
+    source = Path(value).expanduser()
     place = GIVEN / option.strip("-") / (source.name or "folder")
     while (folder / place).exists():  # two files of one name
         place = place.with_name(f"also-{place.name}")
-    _copied(source, folder / place)
+    if source.exists():
+        _copied(source, folder / place)
     return str(place)
 
 

@@ -90,7 +90,8 @@ class Tuning(SweepCommand):
         if self.dry_run:
             return 0
         if self.submit is not None and ledger.missing:
-            key = digest([sorted(ledger.folders), self.size, given, asdict(budget), sorted(self.methods)])[:8]
+            of = [sorted(ledger.folders), self.size, given, asdict(budget), sorted(self.methods), self._points()]
+            key = digest(of)[:8]
             about = {"study": f"{self.name}-{key}", "folders": ledger.folders, "out": written_to(self.tuned)}
             return self.submitted(store, console, command, **about)
         ledger.write(final=True)  # a folder that cannot be written is found out before the first epoch

@@ -19,6 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 
+from sweeps.node_checks import Check
 from sweeps.study import Run
 from sweeps.trainable import reports, train
 
@@ -147,6 +148,8 @@ def cause(failures: Mapping[int, Exception]) -> Exception:
 
 def _work(config: dict[str, Any]) -> None:
     """What each worker does."""
+    if "check" in config:
+        Check(**config["check"]).look()
     trial, members = config["trial"], ray.get_actor(config["groups"])
     first = ray.train.get_context().get_world_rank() == 0
     if first:

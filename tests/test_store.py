@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from bbqrec.errors import InputError
+from bbqrec.files import Files
 from bbqrec.store import Store
 
 KIND, KEY = "quantizer", "c0ffee00c0ffee00"
@@ -231,7 +233,7 @@ def test_a_relative_path_stays_where_it_was(tmp_path: Path, made: Path, monkeypa
     assert Store(f"file://{tmp_path}/relative/store").keys(KIND) == [KEY]
 
 
-def test_a_store_that_cannot_be_used_says_so(tmp_path: Path, s3_url: str) -> None:
+def test_a_store_that_cannot_be_used_says_so(tmp_path: Path, s3_url: str, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="store nfs-v9://x: Protocol not known: nfs-v9: use a path or a URL"):
         Store("nfs-v9://x")
@@ -239,6 +241,11 @@ def test_a_store_that_cannot_be_used_says_so(tmp_path: Path, s3_url: str) -> Non
         Store(tmp_path / "file" / "store")
     with pytest.raises(InputError, match=r"store s3://no-such-bucket/runs: .*bucket does not exist"):
         Store("s3://no-such-bucket/runs")
+    files = Files(s3_url)
+    for error in (PermissionError("Access Denied"), ValueError("Unable to locate credentials")):
+        monkeypatch.setattr(files._system, "pipe_file", Mock(side_effect=error))
+        with pytest.raises(InputError, match=f"{error}: give this machine credentials for it: a role"):
+            files.write("name", b"")
     without = python("import sys; sys.modules['s3fs'] = None; import bbqrec.store; bbqrec.store.Store('s3://b/runs')")
     assert "InputError: store s3://b/runs: Install s3fs" in without.communicate()[1] and without.returncode == 1
 

@@ -111,7 +111,9 @@ def test_vectors_of_ids_let_the_first_level_learn_from_all_codes():
 
 
 def test_vectors_of_ids_need_the_objective_children():
-    with pytest.raises(ValueError, match="node_vectors=ids needs objective children"):
+    with pytest.raises(
+        ValueError, match="node_vectors=ids needs objective children: with objective=codes set node_vectors"
+    ):
         RecommenderConfig(node_vectors="ids")
 
 

@@ -64,6 +64,8 @@ def test_what_argparse_would_drop_silently_is_refused():
         completed(["--dataset", "a", "--seeds", "1", "--dataset", "b"])
     with pytest.raises(InputError, match="--store is given twice"):
         completed(["--store=a", "--store", "b"])
+    with pytest.raises(InputError, match="--max-concurrent is given twice"):
+        completed(["--max_concurrent=1", "--max-concurrent", "2"])
 
 
 def test_overrides_are_name_value_pairs():

@@ -4,7 +4,9 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -32,6 +34,27 @@ def test_an_unreachable_cluster_is_named_at_once(address):
     assert f"cluster {address} cannot be reached" in str(caught.value)
     assert "check the address" in caught.value.remedy and "\n" not in str(caught.value)
     assert time.monotonic() - began < 10 and not ray.is_initialized()
+
+
+def test_the_address_of_a_head_may_be_one_of_ipv6():
+    with pytest.raises(InputError, match=r"cluster \[::1\]:9 cannot be reached .*(refused|unreachable|assign)"):
+        connection._reachable("[::1]:9")
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_sigterm_is_ctrl_c_also_after_ray_has_set_a_handler_of_its_own(monkeypatch, early):
+    def init(**options: object) -> SimpleNamespace:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        if early:
+            signal.raise_signal(signal.SIGTERM)
+        return SimpleNamespace(dashboard_url="")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(connection.ray, "init", init)
+    monkeypatch.setattr(connection.ray, "shutdown", lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt), connection.session(None):
+        pass
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "127.0.0.1", "127.0.0.1:port", ":6379"])
@@ -203,3 +226,8 @@ def test_a_local_dashboard_asks_for_the_user_s_own_token(monkeypatch, tmp_path):
     assert len(made) == 64 and token.stat().st_mode & 0o777 == 0o600
     access(dashboard=True)
     assert token.read_text() == made
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token / "below-a-file"))
+    with pytest.raises(
+        InputError, match=r"token .*below-a-file cannot be written .*: name a file .*RAY_AUTH_TOKEN_PATH"
+    ):
+        access(dashboard=True)

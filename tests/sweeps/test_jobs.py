@@ -174,6 +174,31 @@ def test_after_a_while_without_connection_following_ends_and_the_job_does_not(mo
     assert capsys.readouterr().out == "one\n"
 
 
+def test_a_log_that_nobody_reads_any_more_is_no_broken_connection():
+    """What `follow NAME | head -1` gets."""
+    program = """
+import sys
+sys.path.insert(0, "tests/sweeps")
+from test_jobs import VERSION, job, server
+from sweeps import jobs
+from sweeps.job_server import JobServer
+async def lines(self, name):
+    for _ in range(20000):
+        yield "a line\\n"
+JobServer.tail_job_logs = lines
+answer = job("ablations-1-a").model_dump()
+paths = {"/api/version": VERSION, "/api/jobs/": (200, [answer]), "/api/jobs/ablations-1-a": (200, answer)}
+with server(paths) as address:
+    sys.exit(jobs.main(["follow", "ablations-1-a", "--address", address]))
+"""
+    root = Path(__file__).parents[2]
+    words = [sys.executable, "-c", program]
+    with subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
+        assert ran.stdout.readline() == "a line\n"
+        ran.stdout.close()
+        assert ran.wait(60) == jobs.UNREAD and ran.stderr.read() == ""
+
+
 def test_a_job_that_did_not_begin_says_why(monkeypatch, capsys):
     end = job("a", JobStatus.FAILED, message="runtime_env setup failed:\nTraceback ...")
     monkeypatch.setattr(following, "connected", Broken([("", None)], end))

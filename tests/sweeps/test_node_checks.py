@@ -12,7 +12,7 @@ import ray
 from bbqrec.errors import InputError
 from bbqrec.files import Files
 from bbqrec.store import Store
-from sweeps import capacity, connection, node_checks
+from sweeps import capacity, connection, node_checks, workers
 from sweeps.node_checks import Check, check_store, checked, fault, versions
 
 ANSWER = ".writable-answer"
@@ -107,17 +107,46 @@ def test_a_local_store_is_refused_on_several_nodes_also_if_they_are_still_to_com
     assert "--shared-store" in caught.value.remedy
 
 
-def test_a_node_that_joins_later_is_looked_at_by_its_first_run(check, monkeypatch):
+def test_a_node_that_joins_later_is_looked_at_by_its_first_run(check, store, monkeypatch):
     node = SimpleNamespace(get_node_id=lambda: "late")
     monkeypatch.setattr(ray, "get_runtime_context", lambda: node)
     trained = []
     replace(check, nodes=frozenset({"late"}), versions={"torch": "0"}).guarded(trained.append)({"known": 1})
     check.guarded(trained.append)({"fits": 1})
     assert trained == [{"known": 1}, {"fits": 1}]
+    assert [path.name for path in Path(store.url).iterdir()] == [check.probe]  # nothing of its own is left
+    check.guarded(trained.append)({"workers": 2})  # which may be on other nodes than the trial
+    passed_on = json.loads(json.dumps(trained.pop()["check"]))
+    with pytest.raises(InputError, match="which joined later, has numpy"):
+        workers._work({"check": passed_on | {"versions": {**check.versions, "numpy": "0"}}})
     bad = replace(check, versions={**check.versions, "torch": "0"})
     with pytest.raises(InputError, match=r"node .*, which joined later, has torch .*, the driver 0"):
         bad.guarded(trained.append)({})
     assert len(trained) == 2
+
+
+def test_an_interrupt_leaves_no_answers_of_the_nodes_behind(check, store, monkeypatch):
+    node = {
+        "NodeID": "a",
+        "NodeManagerHostname": "h",
+        "NodeManagerAddress": "1",
+        "Alive": True,
+        "Resources": {"CPU": 1},
+    }
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "a"))
+    look = SimpleNamespace(options=lambda **options: SimpleNamespace(remote=fault))
+    monkeypatch.setattr(ray, "remote", lambda **options: lambda function: look)
+    monkeypatch.setattr(node_checks, "NodeAffinitySchedulingStrategy", lambda node, soft: None)
+
+    def interrupted(tasks: list[object], **options: object) -> None:
+        assert len(list(Path(store.url).iterdir())) == 2  # the probe, and the answer of the one node
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        node_checks._passed(check, Files(store.url))
+    assert [path.name for path in Path(store.url).iterdir()] == [check.probe]
 
 
 @pytest.mark.e2e

@@ -79,6 +79,9 @@ def test_what_is_sent_names_nothing_that_only_the_laptop_has(tmp_path, store):
     expected += "--profile small --cluster"
     assert shlex.join(sent("sweeps/tuning.py", words.split(), job, store, box)) == f"sweeps/tuning.py {expected}"
     assert (box / "given/tuned/mine/toys/tiger.json").exists() and (box / "given/seed-points/also-points.json").exists()
+    words = ["--tuned", str(tmp_path / "new" / "tuned")]  # to be made by the job, which is to write to its own folder
+    assert sent("sweeps/tuning.py", words, job, store, box)[:3] == ["sweeps/tuning.py", "--tuned", "given/tuned/tuned"]
+    assert not (box / "given/tuned/tuned").exists()
     assert sent(str(study), [], job, store, box)[0] == "my_study.py" and (box / "my_study.py").read_text() == "print()"
     with pytest.raises(InputError, match="cannot send"):
         sent(str(tmp_path / "gone.py"), [], job, store, box)
@@ -96,6 +99,19 @@ def test_the_same_study_is_not_submitted_twice_and_a_job_has_no_data_of_another_
     with pytest.raises(InputError, match="has no data set f00"):
         submission.folder_of(Path("store:f00"), store)
     assert submission.folder_of(Path("data/toys"), store) == Path("data/toys")
+
+
+def test_tunings_that_start_from_other_points_are_two_studies(folder, tmp_path, monkeypatch):
+    studies: list[str] = []
+    monkeypatch.setattr(submission, "submit", lambda job, store, console: studies.append(job.study) or 0)
+    words = ["--dataset", str(folder), "--methods", "tiger", "--trials", "2", "--epochs", "1", "--submit"]
+    words += ["--store", str(tmp_path / "runs"), "--shared-store", "--tuned", str(tmp_path / "tuned")]
+    for number, rate in enumerate((0.001, 0.002, 0.002)):
+        found = {"method": "tiger", "dataset": "", "fingerprint": "", "profile": "", "overrides": {}}
+        found["overrides"] = {"recommender.learning_rate": rate}
+        (tmp_path / f"{number}.json").write_text(json.dumps(found))
+        assert main(Tuning, [*words, "--seed-points", str(tmp_path / f"{number}.json")]) == 0
+    assert studies[0] != studies[1] == studies[2]
 
 
 class _entered:
@@ -227,4 +243,4 @@ def test_a_job_that_is_stopped_writes_its_study_and_loses_nothing(
     assert jobs.main(["follow", name, "--address", address]) == 130
     printed = capfd.readouterr()
     assert "interrupted: run the same command again" in printed.out and "stopped: submit" in printed.err
-    assert not [file for file in store._files.tree("") if file.startswith("/.writable")]
+    assert not [file for file in store._files.tree("") if file.startswith(".writable")]

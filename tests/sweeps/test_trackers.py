@@ -97,6 +97,7 @@ def test_a_password_stays_out_of_study_files():
     command = "python sweeps/ablations.py --mlflow https://me:secret@host:5000/x --store s3://bucket/runs"
     expected = "python sweeps/ablations.py --mlflow https://***@host:5000/x --store s3://bucket/runs"
     assert without_passwords(command) == expected
+    assert without_passwords(command.replace("secret", "sec@ret")) == expected
 
 
 def test_mlflow_has_a_run_with_epochs_as_steps(tmp_path):

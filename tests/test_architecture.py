@@ -24,6 +24,7 @@ LAYERS = (
     "datasets",
     "data semantic_ids",
     "quantizer recommender decoding",
+    "node_vectors",
     "baselines",
     "examples generation trie_likelihood",
     "evaluation checkpoint",

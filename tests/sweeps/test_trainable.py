@@ -48,7 +48,7 @@ def test_a_trial_reports_every_epoch_but_nothing_of_the_test_split(study, store,
     reports, threads = [], []
     monkeypatch.setattr(trainable.tune, "report", reports.append)
     monkeypatch.setattr(trainable.tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "trial7"))
-    monkeypatch.setattr(trainable.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(trainable.devices.ray, "get_gpu_ids", list)
     monkeypatch.setattr(trainable.torch, "set_num_threads", threads.append)
     for run in study(methods=("bbqrec",)).plan(store).missing:
         trainable.train(trial_config(run, store=store.url, threads=3, stages="fake_stages"))

@@ -11,7 +11,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def device() -> str:
-    """`cuda` if Ray gave this process a GPU, else `cpu`; so, too, for a GPU that Ray counts and the machine does not have.
+    """`cuda` if Ray gave this process a GPU that its machine has, else `cpu`.
 
     Raises InputError on a machine with an NVIDIA driver whose GPU this build of torch cannot use: the run would hold
     the GPU and compute on the CPU.

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 import urllib.error
@@ -37,10 +38,14 @@ PICTURES = os.environ.get("BBQREC_SCREENSHOTS")
 
 
 class Visitor(threading.Thread):
-    """Visits the dashboard once a run has reported: `seen` has the text of each page, `error` what went wrong."""
+    """Visits the dashboard while a study runs, and then ends the study as Ctrl-C does.
+
+    `seen` has the text of each page, `error` what went wrong; `over` is for the study to tell that it has ended.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
+        self.over = False
         self.seen: dict[str, str] = {}
         self.cookies: set[str] = set()
         self.titles: set[str] = set()
@@ -57,6 +62,8 @@ class Visitor(threading.Thread):
                 browser.close()
         except BaseException as error:
             self.error = error
+        if not self.over:
+            os.kill(os.getpid(), signal.SIGINT)
 
     def visit(self, url: str, browser: Any) -> None:
         try:
@@ -107,15 +114,18 @@ def test_the_dashboard_says_what_runs(study, store, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(ROOT)]))
     monkeypatch.setenv("FAKE_STAGES", json.dumps({"seconds": 1.0}))
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    plan = study(methods=("bbqrec",), overrides={"recommender.epochs": 60}).plan(store)
+    plan = study(methods=("bbqrec",), overrides={"recommender.epochs": 900}).plan(store)  # longer than any visit
     visitor = Visitor()
     visitor.start()
     resources = Resources(cpus_per_run=1, max_concurrent=1, dashboard=True)
-    ledger = launch(plan, store, resources, console=Console(file=io.StringIO()), stages="fake_stages")
+    try:
+        ledger = launch(plan, store, resources, console=Console(file=io.StringIO()), stages="fake_stages")
+    finally:
+        visitor.over = True
     visitor.join(60)
     if visitor.error is not None:
         raise visitor.error
-    assert ledger.complete and not visitor.is_alive()
+    assert not visitor.is_alive() and not ledger.complete and not ledger.errors
     assert visitor.refused == 401, "without the token"
     assert "ray-authentication-token" in visitor.cookies
     assert "bbqrec_run" in visitor.seen["actors"] and "127.0.0.1" in visitor.seen["actors"]

@@ -2,7 +2,7 @@
 # make baselines   the same for the comparison with the baselines
 # make test        set up an environment and run the tests
 # make faults      break real processes, disks and servers under a study (20 minutes; docs/faults.md)
-# make namespaces  three nodes with Ray, Slurm and sshd in Linux namespaces, as root (12 minutes; cluster/README.md)
+# make namespaces  three nodes with Ray, Slurm and sshd in Linux namespaces, as root (8 minutes; cluster/README.md)
 #
 # PYTHON=python3.12        the interpreter to make the environment with
 # VENV=.venv               where the environment goes

@@ -1,8 +1,8 @@
 """Ray's dashboard in headless Chromium while a study runs: it asks for the token, and its pages say what runs.
 
 Needs playwright and a Chromium of the system (`apt-get install chromium`, or CHROMIUM=PATH), and
-BBQREC_SCREENSHOTS=FOLDER, where it leaves a picture of each page; skipped without. To be run by itself: it is the pages of
-another project that are looked at, and what they show in which second is theirs.
+BBQREC_SCREENSHOTS=FOLDER, where it leaves a picture of each page; skipped without. To be run by itself: it looks at the
+pages of another project, and what they show in which second is theirs.
 """
 
 import contextlib

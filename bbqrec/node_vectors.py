@@ -30,7 +30,8 @@ class NodeVectors:
     """The terms of every node of a trie, gathered once; `at` adds them up for the heads of the moment."""
 
     def __init__(self, trie: DeviceTrie) -> None:
-        self.depths = [_terms(trie, depth) for depth in range(len(trie.codes))]
+        ids = _ids_below(trie)
+        self.depths = [_terms(trie, ids, depth) for depth in range(len(trie.codes))]
 
     def at(self, depth: int, heads: Float[Tensor, "L E MN"], components: int) -> Float[Tensor, "n E"]:
         """The vectors of the nodes of one depth, in full precision."""
@@ -39,11 +40,10 @@ class NodeVectors:
         return F.embedding_bag(where, rows, terms.begin, mode="sum", per_sample_weights=terms.weight.to(rows))
 
 
-def _terms(trie: DeviceTrie, depth: int) -> Terms:
+def _terms(trie: DeviceTrie, ids: list[Float[Tensor, "n"]], depth: int) -> Terms:
     """A node's own codes with weight 1; of each level below, the codes of its descendants by their share of the IDs."""
     device, components = trie.items.device, trie.codes[0].shape[1]
     owner = torch.arange(len(trie.codes[depth]), device=device)  # the ancestor at `depth` of each node of a level
-    ids = _ids_below(trie)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for level in range(depth, len(trie.codes)):
         if level > depth:

@@ -40,7 +40,7 @@ class NodeVectors:
         return F.embedding_bag(where, rows, terms.begin, mode="sum", per_sample_weights=terms.weight.to(rows))
 
 
-def _terms(trie: DeviceTrie, ids: list[Float[Tensor, "n"]], depth: int) -> Terms:
+def _terms(trie: DeviceTrie, ids: list[Float[Tensor, "_"]], depth: int) -> Terms:
     """A node's own codes with weight 1; of each level below, the codes of its descendants by their share of the IDs."""
     device, components = trie.items.device, trie.codes[0].shape[1]
     owner = torch.arange(len(trie.codes[depth]), device=device)  # the ancestor at `depth` of each node of a level
@@ -59,7 +59,7 @@ def _terms(trie: DeviceTrie, ids: list[Float[Tensor, "n"]], depth: int) -> Terms
     return Terms(table[order], code[order], weight[order], counts.cumsum(0) - counts)
 
 
-def _ids_below(trie: DeviceTrie) -> list[Float[Tensor, "n"]]:
+def _ids_below(trie: DeviceTrie) -> list[Float[Tensor, "_"]]:
     """How many IDs lie below each node, depth by depth."""
     below = [torch.ones(len(trie.codes[-1]), dtype=torch.float64, device=trie.items.device)]
     for first in reversed(trie.first[:-1]):

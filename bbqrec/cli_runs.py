@@ -190,6 +190,9 @@ def _table(lines: list[dict[str, Any]]) -> Table:
     table = Table()
     for name in ("key", "kind", "method", "data set", "seed"):
         table.add_column(name, overflow="fold", no_wrap=name == "key")
+    varied = any(line["setting"] for line in lines)
+    if varied:
+        table.add_column("setting", overflow="fold")
     for name in ("N@10 valid", "N@10 test", "seconds"):
         table.add_column(name, justify="right")
     for name in ("finished", "commit", "status"):
@@ -199,6 +202,7 @@ def _table(lines: list[dict[str, Any]]) -> Table:
         if line["status"] == "in progress":
             status += f", epoch {line['epoch']}, last change {line['modified'][:16]}"
         words = [line[name] for name in ("key", "kind", "method", "dataset", "seed")]
+        words += [line["setting"]] if varied else []
         words += [None if line[name] is None else f"{line[name]:.4f}" for name in ("valid", "test")]
         words += [None if line["seconds"] is None else f"{line['seconds']:.0f}", (line["finished"] or "-")[:16]]
         words += [(line["commit"] or "-")[:7] + ("+" if line["dirty"] else ""), status]

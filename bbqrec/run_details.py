@@ -1,5 +1,6 @@
 """A stored run in a line, and all that the store says of it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ SUMMARY = (
     "method",
     "dataset",
     "seed",
+    "setting",
     "valid",
     "test",
     "seconds",
@@ -24,7 +26,8 @@ SUMMARY = (
     "modified",
     "damage",
 )
-"""Of a run in a list: valid and test are NDCG@10, seconds those of work, modified when its files last changed."""
+"""Of a run in a list: setting is what a study varied for it, valid and test are NDCG@10, seconds those of work, modified
+when its files last changed."""
 
 
 def summary(run: StoredRun, registry: Registry) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def summary(run: StoredRun, registry: Registry) -> dict[str, Any]:
         ", ".join(registry.methods(run)) or None,
         dataset,
         seed,
+        _setting(run),
         _number(selected),
         _number(at(run.row, "scores", "test", NDCG)),
         seconds(run),
@@ -120,6 +124,15 @@ def config_of(run: StoredRun, registry: Registry) -> dict[str, Any]:
 def seconds(run: StoredRun) -> float | None:
     """Seconds of work of this stage alone."""
     return _number(at(run.row, "costs", "seconds" if run.kind == "quantizer" else "recommender_seconds"))
+
+
+def _setting(run: StoredRun) -> str | None:
+    """What the studies that show it varied; of a quantizer, what concerns it."""
+    found = []
+    for cell in run.cells:
+        parts = re.split(r" (?=\w+\.)", cell.setting or "") if cell.role == run.kind else []
+        found.append(" ".join(part for part in parts if run.kind != "quantizer" or part.startswith("quantizer.")))
+    return ", ".join(dict.fromkeys(filter(None, found))) or None
 
 
 def _epochs(run: StoredRun) -> Any:

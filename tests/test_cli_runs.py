@@ -73,7 +73,7 @@ def test_list_knows_every_run_its_method_scores_and_state(url, runs):
     found = by_key(runs("list", "--store", url, "--json"))
     assert len(found) == 9
     assert found[FULL] | {"modified": None} == {
-        "key": FULL, "kind": "recommender", "method": "bbqrec", "dataset": "toys", "seed": 0,
+        "key": FULL, "kind": "recommender", "method": "bbqrec", "dataset": "toys", "seed": 0, "setting": None,
         "valid": pytest.approx(0.4196, abs=1e-4), "test": pytest.approx(0.4196, abs=1e-4), "seconds": 100.0,
         "finished": "2026-01-02T03:04", "commit": "1234567890", "dirty": False, "status": "finished", "epoch": 7,
         "modified": None, "damage": None,
@@ -96,6 +96,21 @@ def test_seeds_rise_as_numbers(tmp_path, runs):
     for key, seed in (("ab01", 10), ("ab02", 2)):
         put(store, "recommender", key, recommender(key, None, {}, 1.0) | {"seed": seed})
     assert [line["seed"] for line in json.loads(runs("list", "--store", store.url, "--json"))] == [2, 10]
+
+
+def test_list_says_what_a_study_varied_for_a_run(url, runs):
+    assert "setting" not in runs("list", "--store", url), "a column only where something was varied"
+    settings = ("quantizer.levels=4 recommender.dropout=0.3", "quantizer.levels=4 recommender.dropout=0.1", None)
+    cells = [
+        {"method": "bbqrec", "dataset": "toys", "seed": 0, "setting": setting, "run_key": key, "quantizer_key": SHARED}
+        for key, setting in zip((FULL, PLAIN, FULL), settings, strict=True)
+    ]
+    Files(url).write("study/grid.json", json.dumps({"key": "grid", "cells": cells}).encode())
+    found = by_key(runs("list", "--store", url, "--json"))
+    assert (found[FULL]["setting"], found[PLAIN]["setting"]) == settings[:2]
+    assert found[SHARED]["setting"] == "quantizer.levels=4", "what concerns the recommenders alone is not the quantizer's"
+    assert found[SASREC]["setting"] is None
+    assert settings[0] in runs("list", "--store", url)
 
 
 def test_list_filters_and_formats(url, runs, refused):

@@ -26,8 +26,9 @@ SUMMARY = (
     "modified",
     "damage",
 )
-"""Of a run in a list: setting is what a study varied for it, valid and test are NDCG@10, seconds those of work, modified
-when its files last changed."""
+"""Of a run in a list: setting is what a study varied for it, valid and test are NDCG@10, seconds those of work.
+
+`modified` is when its files last changed."""
 
 
 def summary(run: StoredRun, registry: Registry) -> dict[str, Any]:

@@ -153,7 +153,8 @@ def opened(store: Store, resources: Resources, console: Console) -> Iterator[Gua
     one that looks at nodes that join later."""
     with connection.session(resources.cluster, dashboard=resources.dashboard) as dashboard:
         if dashboard:
-            console.print(f"Ray's dashboard, on the head: {dashboard}", highlight=False, markup=False, soft_wrap=True)
+            where = "" if resources.cluster is None else ", on the head"
+            console.print(f"Ray's dashboard{where}: {dashboard}", highlight=False, markup=False, soft_wrap=True)
         if resources.cluster is None:
             yield lambda train: train
             return

@@ -108,7 +108,7 @@ def test_list_says_what_a_study_varied_for_a_run(url, runs):
     Files(url).write("study/grid.json", json.dumps({"key": "grid", "cells": cells}).encode())
     found = by_key(runs("list", "--store", url, "--json"))
     assert (found[FULL]["setting"], found[PLAIN]["setting"]) == settings[:2]
-    assert found[SHARED]["setting"] == "quantizer.levels=4", "what concerns the recommenders alone is not the quantizer's"
+    assert found[SHARED]["setting"] == "quantizer.levels=4", "not what concerns the recommenders alone"
     assert found[SASREC]["setting"] is None
     assert settings[0] in runs("list", "--store", url)
 

@@ -26,6 +26,7 @@ class CachedScores:
         lengths = (history != PAD).sum(1, keepdim=True)  # (B, 1)
         self.cross_bias = model.cross_bias(lengths, history.shape[1])  # (B, #H, 1, T L)
         self.cross = [block.cross_attention.keys_values(memory) for block in model.decoder]
+        self.first = model.first(memory, lengths)  # (B, 1, E)
         self.own: list[tuple[Tensor, Tensor]] = []
 
     def __call__(
@@ -34,7 +35,7 @@ class CachedScores:
         model = self.model
         rows, beams = parents.shape
         x = (
-            model.start.expand(rows, beams, -1) if level == 0 else model.embedding.one_level(level - 1, codes)
+            self.first.expand(rows, beams, -1) if level == 0 else model.embedding.one_level(level - 1, codes)
         )  # (B, W, E)
         steps = torch.arange(level + 1, device=x.device)
         bias = model.decoder_bias(steps[-1:], steps)[0, :, 0].T  # (l + 1, H): a beam sees its whole prefix

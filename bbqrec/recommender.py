@@ -78,6 +78,9 @@ class Block(nn.Module):
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
         nn.init.normal_(self.wi.weight, std=config.d_model**-0.5)
         nn.init.normal_(self.wo.weight, std=config.d_ff**-0.5)
+        if self.cross_attention is not None and config.decoder_start == "last":  # the identity at first
+            for output in (self.self_attention.o, self.cross_attention.o, self.wo):
+                nn.init.zeros_(output.weight)
         self.dropout = nn.Dropout(config.dropout)
 
     def feed(self, x: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows E"]:
@@ -139,7 +142,7 @@ class Recommender(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def encode(self, history: Int[Tensor, "B T"]) -> Float[Tensor, "B TL E"]:
-        """Encoder states of every position of every item of the history (padding on the right)."""
+        """Encoder states of every position of every item of the history (padding on the right), before dropout."""
         real = history != PAD
         x = self.dropout(self.embedding(self.item_codes[history]).flatten(1, 2))  # (B, T L, E)
         buckets = None
@@ -154,7 +157,16 @@ class Recommender(nn.Module):
         bias = self.encoder_bias(positions, positions) + mask_bias(token_visible)[:, None]  # (B, H, T L, T L)
         for block in self.encoder:
             x = block.encode(x, bias, buckets, causal)
-        return self.dropout(self.norm_encoder(x))
+        return self.norm_encoder(x)
+
+    def first(self, memory: Float[Tensor, "B TL E"], visible: Int[Tensor, "B S"]) -> Float[Tensor, "B S E"]:
+        """What the decoder reads first for targets that see the first `visible` items (`decoder_start`)."""
+        start = self.start.expand(*visible.shape, -1)
+        if self.config.decoder_start == "learned":
+            return start
+        items = memory.unflatten(1, (-1, self.levels)).mean(2)  # (B, T, E)
+        last = (visible - 1).clamp(min=0)[..., None].expand_as(start)
+        return start + items.gather(1, last)
 
     def cross_bias(self, visible: Int[Tensor, "B S"], items: int) -> Float[Tensor, "B #H S TL"]:
         """A target sees the positions of the first `visible` items; in packed form it knows how far back each is."""
@@ -173,10 +185,13 @@ class Recommender(nn.Module):
     def states(self, batch: Batch) -> Float[Tensor, "P L E"]:
         """What the heads of each level read, for the counted targets."""
         memory = self.encode(batch.history)  # (B, T L, E)
-        rows, targets = batch.target.shape
+        first = self.first(memory, batch.visible)[:, :, None]  # (B, S, 1, E)
         before = self.embedding(self.item_codes[batch.target])[:, :, :-1]  # (B, S, L - 1, E)
-        x = torch.cat((self.start.expand(rows, targets, 1, -1), before), dim=2)  # (B, S, L, E)
-        x = self.dropout(x)
+        memory = self.dropout(memory)
+        if self.config.decoder_start == "last":
+            x = torch.cat((first, self.dropout(before)), dim=2)  # (B, S, L, E)
+        else:
+            x = self.dropout(torch.cat((first, before), dim=2))
         steps = torch.arange(self.levels, device=x.device)
         causal = self.decoder_bias(steps, steps) + mask_bias(steps[None, :] <= steps[:, None])
         cross = self.cross_bias(batch.visible, batch.history.shape[1]).repeat_interleave(self.levels, 2)

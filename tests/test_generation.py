@@ -34,8 +34,9 @@ def crowded_model(**changes):
 
 @pytest.mark.parametrize("beam", [2, 3, 20])
 @pytest.mark.parametrize("history", ["prefix", "packed"])
-def test_lists_equal_the_slow_ones(beam, history):
-    model, codes, vectors = crowded_model(history=history), crowded(), catalogue()[1]
+@pytest.mark.parametrize("start", ["learned", "last"])
+def test_lists_equal_the_slow_ones(beam, history, start):
+    model, codes, vectors = crowded_model(history=history, decoder_start=start), crowded(), catalogue()[1]
     trie = DeviceTrie.of(build_trie(codes, POPULARITY), "cpu")
     lists = item_lists(generate(model, trie, HISTORY, beam), trie, COUNT)
     weights = models.weights_of(model)

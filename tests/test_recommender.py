@@ -49,6 +49,8 @@ def lengths(history: torch.Tensor) -> torch.Tensor:
         {"history": "packed"},
         {"similarity": False, "attention_scale": "sqrt"},
         {"fusion": "sum", "encoder_layers": 1, "decoder_layers": 3},
+        {"decoder_start": "last", "decoder_layers": 1},
+        {"decoder_start": "last", "history": "packed", "fusion": "sum"},
     ],
     ids=str,
 )
@@ -66,6 +68,25 @@ def test_whole_model_equals_the_loops(changes):
             np.testing.assert_allclose(logs[b, level], expected, atol=1e-9)
 
 
+def test_a_decoder_that_starts_from_the_last_item_begins_as_the_identity():
+    """Dropout, which all other inputs have, leaves the last item's state alone; the first step leaves the identity."""
+    codes, vectors = catalogue()
+    batch = Batch(history=HISTORY, target=TARGETS, visible=lengths(HISTORY))
+    torch.manual_seed(0)
+    config = replace(CONFIG, decoder_start="last", dropout=0.5)
+    model = Recommender(config, torch.from_numpy(codes), torch.from_numpy(vectors).float(), N)
+    memory = model.encode(HISTORY).detach()
+    model.encode = lambda history: memory
+    states = model.states(batch)
+    first = model.norm_decoder(model.first(memory, batch.visible)[:, 0])
+    torch.testing.assert_close(states[:, 0], first)
+    assert (states[:, 1:] - model.eval().states(batch)[:, 1:]).abs().amin((0, 2)).max() > 1e-3
+    model.loss(batch).backward()
+    for block in model.decoder:
+        for output in (block.self_attention.o, block.cross_attention.o, block.wo):
+            assert output.weight.grad.abs().sum() > 0
+
+
 def test_loss_is_the_mean_over_levels_components_and_counted_targets():
     model, (codes, _) = recommender(history="packed"), catalogue()
     target, visible = torch.tensor([[2, 4, 1, 6], [5, 7, 0, 0]]), torch.tensor([[1, 0, 3, 4], [1, 2, 0, 0]])
@@ -78,9 +99,10 @@ def test_loss_is_the_mean_over_levels_components_and_counted_targets():
         assert model.loss(batch, smoothing).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_packed_targets_equal_each_prefix_alone():
+@pytest.mark.parametrize("start", ["learned", "last"])
+def test_packed_targets_equal_each_prefix_alone(start):
     """One pass over a packed history gives what a packed model gives for every prefix by itself."""
-    model = recommender(history="packed")
+    model = recommender(history="packed", decoder_start=start)
     target, visible = torch.tensor([[2, 4, 1, 6], [5, 7, 0, 0]]), torch.tensor([[1, 2, 3, 4], [1, 2, 0, 0]])
     together = model(Batch(history=HISTORY, target=target, visible=visible))
     for number, (b, s) in enumerate((visible > 0).nonzero().tolist()):

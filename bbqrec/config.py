@@ -165,6 +165,8 @@ class RecommenderConfig(TrainingConfig):
     buckets: int = 100
     similarity_init: Literal["ones", "uniform"] = "ones"
     fusion: Literal["concat", "sum"] = "concat"
+    embedding_std: float = dataclasses.field(default=0.05, metadata=ADDED)
+    """Standard deviation of the code embeddings before training."""
     d_model: int = 128
     heads: int = 6
     head_width: int = 64
@@ -184,6 +186,7 @@ class RecommenderConfig(TrainingConfig):
         at_least(self, 1, "buckets", "d_model", "heads", "head_width", "d_ff", "encoder_layers", "decoder_layers")
         at_least(self, 1, "beam", "validation_beam")
         at_least(self, 4, "relative_buckets")
+        above_zero(self, "embedding_std")
         share(self, "label_smoothing")
         if self.objective == "children" and self.label_smoothing:
             raise ValueError(f"label_smoothing={self.label_smoothing} needs objective codes")

@@ -18,10 +18,10 @@ from bbqrec.schema import PAD
 class CodeEmbedding(nn.Module):
     """Embedding of a position: one table per level and component, concatenated and mapped to d_model (or summed)."""
 
-    def __init__(self, levels: int, components: int, codes: int, d_model: int, fusion: str) -> None:
+    def __init__(self, levels: int, components: int, codes: int, d_model: int, fusion: str, std: float = 0.05) -> None:
         super().__init__()
         self.codes = codes
-        self.tables = nn.Parameter(torch.randn(levels, components, codes, d_model) * 0.05)
+        self.tables = nn.Parameter(torch.randn(levels, components, codes, d_model) * std)
         self.fuse = nn.Linear(components * d_model, d_model, bias=False) if fusion == "concat" else None
 
     def fused(self) -> Float[Tensor, "L M N E"]:
@@ -122,7 +122,9 @@ class Recommender(nn.Module):
         _, self.levels, self.components = codes.shape
         self.register_buffer("item_codes", F.pad(codes.long(), (0, 0, 0, 0, 0, 1)))
         self.register_buffer("item_vectors", F.pad(vectors, (0, 0, 0, 1)) if config.similarity else vectors[:0])
-        self.embedding = CodeEmbedding(self.levels, self.components, num_codes, config.d_model, config.fusion)
+        self.embedding = CodeEmbedding(
+            self.levels, self.components, num_codes, config.d_model, config.fusion, config.embedding_std
+        )
         self.start = nn.Parameter(torch.randn(config.d_model) * 0.05)
         relative = (config.relative_buckets, config.relative_max_distance)
         packed = config.history == "packed"

@@ -16,6 +16,9 @@ PAPER: Grid = {
 }
 """L, N, D and K of Sec. 5.4."""
 
+SMALL: Grid = {**PAPER, "quantizer.codes": ("128", "256", "512", "1024")}
+"""The same up to the base of profile small in N; its D of 64 lies on the paper's grid."""
+
 TINY: Grid = {
     **PAPER,
     "quantizer.codes": ("8", "16", "32", "64"),
@@ -23,8 +26,8 @@ TINY: Grid = {
 }
 """The same around the base of profile tiny, whose codebook is smaller."""
 
-GRIDS: Mapping[str, Grid] = {"paper": PAPER, "small": PAPER, "tiny": TINY}
-"""Figure 3 by profile. In profile small D is 64 at the base, which lies on the grid as well."""
+GRIDS: Mapping[str, Grid] = {"paper": PAPER, "small": SMALL, "tiny": TINY}
+"""Figure 3 by profile."""
 
 
 def parse_grid(words: Sequence[str]) -> Grid:

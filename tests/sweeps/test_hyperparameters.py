@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from bbqrec.config import QuantizerConfig, RecommenderConfig
 from bbqrec.errors import InputError
+from bbqrec.profiles import GENERATIVE
 from sweeps.command import main
 from sweeps.grids import GRIDS, crossed, one_at_a_time, parse_grid
 from sweeps.hyperparameters import Hyperparameters
@@ -21,6 +23,14 @@ def test_the_paper_s_grids_are_those_of_its_text():
         "quantizer.width": (32, 64, 128, 256),
         "recommender.buckets": (10, 50, 100, 200),
     }
+
+
+@pytest.mark.parametrize("profile", GRIDS)
+def test_the_base_of_a_profile_lies_on_its_grids(profile):
+    defaults = {"quantizer": QuantizerConfig(), "recommender": RecommenderConfig()}
+    for field, values in GRIDS[profile].items():
+        stage, name = field.split(".")
+        assert str(GENERATIVE[profile].get(field, getattr(defaults[stage], name))) in values
 
 
 def test_four_grids_share_the_base_with_each_other_and_with_the_ablation_study(study, store):

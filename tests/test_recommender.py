@@ -87,6 +87,14 @@ def test_a_decoder_that_starts_from_the_last_item_begins_as_the_identity():
             assert output.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("std", [0.007, 0.5])
+def test_code_embeddings_start_as_wide_as_told(std):
+    codes, vectors = catalogue()
+    torch.manual_seed(0)
+    model = Recommender(replace(CONFIG, embedding_std=std), torch.from_numpy(codes), torch.from_numpy(vectors), N)
+    assert model.embedding.tables.std().item() == pytest.approx(std, rel=0.15)
+
+
 def test_loss_is_the_mean_over_levels_components_and_counted_targets():
     model, (codes, _) = recommender(history="packed"), catalogue()
     target, visible = torch.tensor([[2, 4, 1, 6], [5, 7, 0, 0]]), torch.tensor([[1, 0, 3, 4], [1, 2, 0, 0]])

@@ -43,8 +43,9 @@ class QuantizerConfig(StageConfig):
     beta: float = 1.0
     gamma: float = 1.0
     tau: float = 0.1
-    id_std: float = 0.02
-    """Standard deviation of the initial ID embeddings; latents are normalised, so it only sets how fast they turn."""
+    id_std: float = 0.002
+    """Standard deviation of the initial ID embeddings. Latents are normalised over their width, which makes a random
+    start as loud as what is learned: the smaller it is, the sooner behaviour decides where an ID lies."""
     reduction: Literal["mean", "sum"] = "mean"
     gamma_warmup_epochs: int = 2
     club_steps: int = 5

@@ -10,7 +10,7 @@ GENERATIVE: Mapping[str, Overrides] = {
     "paper": {},
     # Trains on two CPU cores: half the codebook width, more codes, a generator of 2.8 M parameters, packed histories.
     "small": {
-        "quantizer.codes": 1024,
+        "quantizer.codes": 2048,
         "quantizer.width": 64,
         "quantizer.hidden": 256,
         "quantizer.club_hidden": 64,
@@ -22,12 +22,12 @@ GENERATIVE: Mapping[str, Overrides] = {
         "recommender.decoder_start": "last",
         "recommender.fusion": "sum",
         "recommender.embedding_std": 0.007,
-        "recommender.dropout": 0.1,
+        "recommender.dropout": 0.2,
         "recommender.batch_size": 64,
         "recommender.heads": 4,
         "recommender.head_width": 32,
         "recommender.d_ff": 256,
-        "recommender.encoder_layers": 2,
+        "recommender.encoder_layers": 1,
         "recommender.decoder_layers": 1,
         "recommender.epochs": 8,
         "recommender.validation_users": 4000,
@@ -45,6 +45,9 @@ GENERATIVE: Mapping[str, Overrides] = {
         "recommender.history": "packed",
         "recommender.objective": "children",
         "recommender.node_vectors": "ids",
+        "recommender.decoder_start": "last",
+        "recommender.fusion": "sum",
+        "recommender.embedding_std": 0.007,
         "recommender.d_model": 64,
         "recommender.heads": 4,
         "recommender.head_width": 16,
@@ -53,7 +56,7 @@ GENERATIVE: Mapping[str, Overrides] = {
         "recommender.decoder_layers": 1,
         "recommender.batch_size": 32,
         "recommender.learning_rate": 2e-3,
-        "recommender.epochs": 12,
+        "recommender.epochs": 8,
         "recommender.warmup_steps": 50,
     },
 }
@@ -62,7 +65,7 @@ GENERATIVE: Mapping[str, Overrides] = {
 _LETTER_QUANTIZER: Mapping[str, Overrides] = {
     "paper": {},
     "small": {
-        "quantizer.codes": 1024,
+        "quantizer.codes": 2048,
         "quantizer.width": 64,
         "quantizer.hidden": 256,
         "quantizer.epochs": 10,

@@ -16,7 +16,7 @@ PAPER: Grid = {
 }
 """L, N, D and K of Sec. 5.4."""
 
-SMALL: Grid = {**PAPER, "quantizer.codes": ("128", "256", "512", "1024")}
+SMALL: Grid = {**PAPER, "quantizer.codes": ("256", "512", "1024", "2048")}
 """The same up to the base of profile small in N; its D of 64 lies on the paper's grid."""
 
 TINY: Grid = {

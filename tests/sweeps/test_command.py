@@ -197,7 +197,7 @@ SECRETS = {
 
 @pytest.mark.e2e
 def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight_run(folder, tmp_path):
-    overrides = {"quantizer.epochs": 20, "recommender.epochs": 15, "recommender.patience": 15, "recommender.beam": 20}
+    overrides = {"quantizer.epochs": 20, "recommender.epochs": 40, "recommender.patience": 40, "recommender.beam": 20}
     command = [sys.executable, SCRIPT, "--dataset", str(folder), "--profile", "tiny", "--variants", "bbqrec"]
     command += ["--store", "runs", "--out", "out", "--cpus-per-run", "1"]
     command += ["--set", *(f"{name}={value}" for name, value in overrides.items())]
@@ -237,7 +237,7 @@ def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight
     assert not any(secret in printed for secret in secrets)
     ray = list(Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").glob(f"session_*_{driver.pid}"))  # its logs
     assert len(ray) == 1 and len(list(ray[0].rglob("worker-*.out"))) > 0
-    assert files_with(["toy bbqrec seed 0 recommender: epoch 2/15, loss"], *ray), "a log says what its run does"
+    assert files_with(["toy bbqrec seed 0 recommender: epoch 2/40, loss"], *ray), "a log says what its run does"
     assert files_with(secrets, tmp_path, *ray) == []
 
     straight = Store(tmp_path / "straight")

@@ -8,7 +8,7 @@ Overrides = Mapping[str, Any]
 GENERATIVE: Mapping[str, Overrides] = {
     # The sizes that the paper states, or that its baselines use where it states none.
     "paper": {},
-    # Trains on two CPU cores: half the codebook width, more codes, one layer each in encoder and decoder, packed histories.
+    # Trains on two CPU cores: half the codebook width, more codes, one encoder and one decoder layer, packed histories.
     "small": {
         "quantizer.codes": 2048,
         "quantizer.width": 64,

@@ -46,6 +46,13 @@ def quantizer(**changes) -> Quantizer:
     return model
 
 
+@pytest.mark.parametrize("std", [0.002, 0.5])
+def test_ids_start_as_wide_as_told(std):
+    model = quantizer(id_std=std)
+    assert model.id_embedding is not None
+    assert model.id_embedding.weight.std().item() == pytest.approx(std, rel=0.3)
+
+
 def slow_losses(model: Quantizer) -> dict[str, float]:
     """Every term of Eq. 13 of the batch, item by item."""
     w, config, raw = models.weights_of(model), model.config, features()

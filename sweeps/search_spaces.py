@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bbqrec.methods import METHODS
+from bbqrec.methods import METHODS, has_field
 from bbqrec.run import RunConfig
 
 
@@ -39,6 +39,7 @@ Space = Mapping[str, Choices | LogUniform]
 GENERATOR: Space = {
     "recommender.learning_rate": LogUniform(3e-4, 3e-3),
     "recommender.dropout": Choices((0.1, 0.2, 0.3)),
+    "recommender.encoder_layers": Choices((1, 2)),
     "quantizer.learning_rate": Choices((5e-4, 1e-3, 2e-3)),
 }
 
@@ -47,6 +48,7 @@ SPACES: Mapping[str, Space] = {
         "recommender.learning_rate": LogUniform(3e-4, 5e-3),
         "recommender.dropout": Choices((0.1, 0.2, 0.3, 0.4, 0.5)),
         "recommender.d_model": Choices((32, 64, 96, 128, 256)),
+        "recommender.layers": Choices((1, 2, 3)),
         "recommender.weight_decay": Choices((0.0, 0.01, 0.1)),
         "recommender.batch_size": Choices((64, 128, 256, 512)),
     },
@@ -54,7 +56,8 @@ SPACES: Mapping[str, Space] = {
     "bbqrec": {**GENERATOR, "quantizer.beta": Choices((0.5, 1.0, 2.0)), "quantizer.gamma": Choices((0.3, 1.0, 3.0))},
     "tiger": {**GENERATOR, "quantizer.beta": Choices((0.5, 1.0, 2.0))},
 }
-"""By method; `items` and `generators` are the families, for every method without a space of its own."""
+"""By method; `items` and `generators` are the families, for every method without a space of its own. A method that does
+not have one of the fields goes without it."""
 
 PERTURBABLE = ("recommender.learning_rate", "recommender.weight_decay", "recommender.dropout")
 """Fields that may change while stage 2 trains: weights keep their shapes, batches and steps their number."""
@@ -65,7 +68,8 @@ TUNABLE = tuple(name for name, method in METHODS.items() if "Table 2" in method.
 
 def space_for(method: str) -> Space:
     """The method's own space, or that of its family."""
-    return SPACES.get(method) or SPACES["items" if METHODS[method].quantizer is None else "generators"]
+    space = SPACES.get(method) or SPACES["items" if METHODS[method].quantizer is None else "generators"]
+    return {path: domain for path, domain in space.items() if has_field(method, path)}
 
 
 def space_of(method: str, run: RunConfig, fixed: Mapping[str, Any]) -> Space:

@@ -159,10 +159,10 @@ class RecommenderConfig(TrainingConfig):
     """What a child's score reads (objective `children`). `codes`: the head vectors of its own codes. `ids`: besides,
     the mean of those of the codes below it, so that the first level can tell IDs apart by all their codes: see
     `node_vectors.py`."""
-    decoder_start: Literal["learned", "last"] = dataclasses.field(default="learned", metadata=ADDED)
+    decoder_start: Literal["learned", "last", "every"] = dataclasses.field(default="learned", metadata=ADDED)
     """What the decoder reads first. `learned`: one vector for all histories (T5). `last`: besides, the encoder's state
     of the history's last item (the mean over its positions), without dropout; the decoder's blocks then start as the
-    identity, and what they add is learned."""
+    identity, and what they add is learned. `every`: the same sum is also added to what every later level reads."""
     buckets: int = 100
     similarity_init: Literal["ones", "uniform"] = "ones"
     fusion: Literal["concat", "sum"] = "concat"

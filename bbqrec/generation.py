@@ -34,9 +34,10 @@ class CachedScores:
     ) -> Float[Tensor, "B W M N"] | Float[Tensor, "B W E"]:
         model = self.model
         rows, beams = parents.shape
-        x = (
-            self.first.expand(rows, beams, -1) if level == 0 else model.embedding.one_level(level - 1, codes)
-        )  # (B, W, E)
+        if level == 0:
+            x = self.first.expand(rows, beams, -1)  # (B, W, E)
+        else:
+            x = model.after(self.first, model.embedding.one_level(level - 1, codes))
         steps = torch.arange(level + 1, device=x.device)
         bias = model.decoder_bias(steps[-1:], steps)[0, :, 0].T  # (l + 1, H): a beam sees its whole prefix
         places = torch.arange(rows, device=x.device)[:, None] * (self.own[0][0].shape[1] // rows if level else 1)

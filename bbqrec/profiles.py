@@ -19,7 +19,7 @@ GENERATIVE: Mapping[str, Overrides] = {
         "recommender.history": "packed",
         "recommender.objective": "children",
         "recommender.node_vectors": "ids",
-        "recommender.decoder_start": "last",
+        "recommender.decoder_start": "every",
         "recommender.fusion": "sum",
         "recommender.embedding_std": 0.007,
         "recommender.dropout": 0.2,

@@ -78,7 +78,7 @@ class Block(nn.Module):
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
         nn.init.normal_(self.wi.weight, std=config.d_model**-0.5)
         nn.init.normal_(self.wo.weight, std=config.d_ff**-0.5)
-        if self.cross_attention is not None and config.decoder_start == "last":  # the identity at first
+        if self.cross_attention is not None and config.decoder_start != "learned":  # the identity at first
             for output in (self.self_attention.o, self.cross_attention.o, self.wo):
                 nn.init.zeros_(output.weight)
         self.dropout = nn.Dropout(config.dropout)
@@ -170,6 +170,10 @@ class Recommender(nn.Module):
         last = (visible - 1).clamp(min=0)[..., None].expand_as(start)
         return start + items.gather(1, last)
 
+    def after(self, first: Float[Tensor, "*#rows E"], before: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows E"]:
+        """What the decoder reads at a later level: the embedding of the level before, with `every` beside `first`."""
+        return before + first if self.config.decoder_start == "every" else before
+
     def cross_bias(self, visible: Int[Tensor, "B S"], items: int) -> Float[Tensor, "B #H S TL"]:
         """A target sees the positions of the first `visible` items; in packed form it knows how far back each is."""
         places = torch.arange(items, device=visible.device)
@@ -190,10 +194,10 @@ class Recommender(nn.Module):
         first = self.first(memory, batch.visible)[:, :, None]  # (B, S, 1, E)
         before = self.embedding(self.item_codes[batch.target])[:, :, :-1]  # (B, S, L - 1, E)
         memory = self.dropout(memory)
-        if self.config.decoder_start == "last":
-            x = torch.cat((first, self.dropout(before)), dim=2)  # (B, S, L, E)
+        if self.config.decoder_start == "learned":
+            x = self.dropout(torch.cat((first, before), dim=2))  # (B, S, L, E)
         else:
-            x = self.dropout(torch.cat((first, before), dim=2))
+            x = torch.cat((first, self.after(first, self.dropout(before))), dim=2)
         steps = torch.arange(self.levels, device=x.device)
         causal = self.decoder_bias(steps, steps) + mask_bias(steps[None, :] <= steps[:, None])
         cross = self.cross_bias(batch.visible, batch.history.shape[1]).repeat_interleave(self.levels, 2)

@@ -78,9 +78,12 @@ def all_logits(w, config, codes, memory, prefix):
     """Logits (L, M, N) that every level's heads give to the state behind a prefix of codes."""
     level, components = len(prefix), codes.shape[2]
     first = w["start"]
-    if config.decoder_start == "last":  # and the mean of the last item's states
+    if config.decoder_start != "learned":  # and the mean of the last item's states
         first = first + sum(memory[-codes.shape[1] :]) / codes.shape[1]
-    x = np.array([first, *(position_embedding(w, config, place, c) for place, c in enumerate(prefix))])
+    later = [position_embedding(w, config, place, c) for place, c in enumerate(prefix)]
+    if config.decoder_start == "every":
+        later = [first + embedding for embedding in later]
+    x = np.array([first, *later])
     scale = 1.0 if config.attention_scale == "t5" else 1 / math.sqrt(config.head_width)
     bias = _position_bias(w["decoder_bias.table.weight"], level + 1, level + 1, False, config)
     causal = [[j <= i for j in range(level + 1)] for i in range(level + 1)]

@@ -34,7 +34,7 @@ def crowded_model(**changes):
 
 @pytest.mark.parametrize("beam", [2, 3, 20])
 @pytest.mark.parametrize("history", ["prefix", "packed"])
-@pytest.mark.parametrize("start", ["learned", "last"])
+@pytest.mark.parametrize("start", ["learned", "last", "every"])
 def test_lists_equal_the_slow_ones(beam, history, start):
     model, codes, vectors = crowded_model(history=history, decoder_start=start), crowded(), catalogue()[1]
     trie = DeviceTrie.of(build_trie(codes, POPULARITY), "cpu")

@@ -51,6 +51,7 @@ def lengths(history: torch.Tensor) -> torch.Tensor:
         {"fusion": "sum", "encoder_layers": 1, "decoder_layers": 3},
         {"decoder_start": "last", "decoder_layers": 1},
         {"decoder_start": "last", "history": "packed", "fusion": "sum"},
+        {"decoder_start": "every", "history": "packed", "fusion": "sum"},
     ],
     ids=str,
 )
@@ -68,12 +69,13 @@ def test_whole_model_equals_the_loops(changes):
             np.testing.assert_allclose(logs[b, level], expected, atol=1e-9)
 
 
-def test_a_decoder_that_starts_from_the_last_item_begins_as_the_identity():
+@pytest.mark.parametrize("start", ["last", "every"])
+def test_a_decoder_that_starts_from_the_last_item_begins_as_the_identity(start):
     """Dropout, which all other inputs have, leaves the last item's state alone; the first step leaves the identity."""
     codes, vectors = catalogue()
     batch = Batch(history=HISTORY, target=TARGETS, visible=lengths(HISTORY))
     torch.manual_seed(0)
-    config = replace(CONFIG, decoder_start="last", dropout=0.5)
+    config = replace(CONFIG, decoder_start=start, dropout=0.5)
     model = Recommender(config, torch.from_numpy(codes), torch.from_numpy(vectors).float(), N)
     memory = model.encode(HISTORY).detach()
     model.encode = lambda history: memory
@@ -107,7 +109,7 @@ def test_loss_is_the_mean_over_levels_components_and_counted_targets():
         assert model.loss(batch, smoothing).item() == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("start", ["learned", "last"])
+@pytest.mark.parametrize("start", ["learned", "last", "every"])
 def test_packed_targets_equal_each_prefix_alone(start):
     """One pass over a packed history gives what a packed model gives for every prefix by itself."""
     model = recommender(history="packed", decoder_start=start)

@@ -165,15 +165,16 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def trial_process(driver: int) -> int:
-    """The process of a driver's trial."""
+def trial_processes(driver: int) -> list[int]:
+    """The processes of a driver's trials that are in the middle of a step: between two, Ray takes the title away."""
+    found = []
     for pid in descendants(driver):
         try:
             if "ray::toy bbqrec seed 0" in Path(f"/proc/{pid}/cmdline").read_text():
-                return pid
+                found.append(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue
-    raise AssertionError("no trial is running")
+    return found
 
 
 def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
@@ -221,7 +222,9 @@ def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight
 
     driver = start()
     wait_until(lambda: epoch("recommender", run.recommender_key) >= 2, driver)
-    os.kill(trial_process(driver.pid), signal.SIGKILL)
+    trials: list[int] = []
+    wait_until(lambda: trials.extend(trial_processes(driver.pid)) or trials != [], driver)
+    os.kill(trials[0], signal.SIGKILL)
     printed, _ = driver.communicate(timeout=180)
     assert driver.returncode == 0, printed
     assert "retrying toy bbqrec seed 0 recommender: its process died" in printed

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -177,11 +178,16 @@ def trial_processes(driver: int) -> list[int]:
     return found
 
 
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
+T = TypeVar("T")
+
+
+def wait_until(happened: Callable[[], T], process: subprocess.Popen) -> T:
+    """What `happened` returns once it is true."""
     deadline = time.monotonic() + 120
-    while not happened():
+    while not (value := happened()):
         assert process.poll() is None and time.monotonic() < deadline, "it never happened"
         time.sleep(0.01)
+    return value
 
 
 def files_with(texts: Sequence[str], *folders: Path) -> list[tuple[Path, str]]:
@@ -222,9 +228,7 @@ def test_a_real_study_survives_kill_9_of_driver_and_worker_and_equals_a_straight
 
     driver = start()
     wait_until(lambda: epoch("recommender", run.recommender_key) >= 2, driver)
-    trials: list[int] = []
-    wait_until(lambda: trials.extend(trial_processes(driver.pid)) or trials != [], driver)
-    os.kill(trials[0], signal.SIGKILL)
+    os.kill(wait_until(lambda: trial_processes(driver.pid), driver)[0], signal.SIGKILL)
     printed, _ = driver.communicate(timeout=180)
     assert driver.returncode == 0, printed
     assert "retrying toy bbqrec seed 0 recommender: its process died" in printed

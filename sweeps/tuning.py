@@ -1,13 +1,14 @@
-"""Equal tuning: every method of Table 2, BBQRec included, gets the same number of trials and epochs on validation data.
+"""Equal tuning: every method of Table 2, BBQRec included, gets the same number of trials on validation data.
 
     python sweeps/tuning.py                                          embedded synthetic data set, profile tiny
-    python sweeps/tuning.py --dataset data/toys --methods sasrec tiger --trials 12 --epochs 10 --seed 0 --profile small
+    python sweeps/tuning.py --dataset data/toys --methods sasrec tiger --trials 12 --seed 0 --profile small
 
 Writes sweeps/tuned/<data set>/<method>.json, which the studies use from then on (`--untuned` leaves them alone). What
 is tried: `search_spaces.py`; the default config comes first. TPE suggests, ASHA stops. A trial trains stage 2 and
 validates, nothing reads the test split; a new quantizer is trained in full, by its profile, and so is a teacher, whose
-run is the study's. Cost: at most methods x trials x epochs, and a quantizer for every new choice of its fields. The
-same command again computes only what is missing, also after a fault.
+run is the study's. A trial has its profile's epochs, as many as the study that will use the choice; with `--epochs`,
+every method has so many. Cost: at most methods x trials x epochs, and a quantizer for every new choice of its fields.
+The same command again computes only what is missing, also after a fault.
 """
 
 import sys
@@ -20,39 +21,39 @@ if __name__ == "__main__":  # run as a file: the packages lie beside this folder
 
 from ray import tune
 from rich.console import Console
-from rich.table import Table
 
 from bbqrec.config import digest
 from bbqrec.errors import InputError, require_known
-from bbqrec.methods import METHODS
+from bbqrec.methods import METHODS, run_config
 from bbqrec.profiles import PROFILES
 from bbqrec.schema import Dataset
 from sweeps.command import SweepCommand, main
 from sweeps.command_line import overrides
 from sweeps.launch import compute
-from sweeps.search_spaces import TUNABLE, LogUniform
+from sweeps.search_spaces import TUNABLE
 from sweeps.series import Series
 from sweeps.study import load_datasets, own_overrides
 from sweeps.trials import Budget
 from sweeps.tuned import TUNED, read_tuned_file, tuned_file, written_to
 from sweeps.tuning_ledger import TuningLedger
+from sweeps.tuning_tables import outcome, plan, scope, summary
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning(SweepCommand):
     """Tune methods by the same budget each, on validation data. The same command again computes only what is missing.
 
-    Example: python sweeps/tuning.py --dataset data/toys --methods sasrec tiger --trials 12 --epochs 10
+    Example: python sweeps/tuning.py --dataset data/toys --methods sasrec tiger --trials 12
     """
 
     methods: tuple[str, ...] = TUNABLE
     """Methods to tune, out of those of Table 2."""
     trials: int = 12
     """Trials of each method; the first one is its default config."""
-    epochs: int = 10
-    """Epochs of a trial's stage 2."""
+    epochs: int | None = None
+    """Epochs of a trial's stage 2. Default: its profile's, of each method. Far fewer prefer what learns fast."""
     grace: int | None = None
-    """Epochs before a trial may be stopped. Default: a quarter of --epochs."""
+    """Epochs before a trial may be stopped. Default: a quarter of its epochs."""
     factor: int = 3
     """At a rung (the grace period, FACTOR times that, ...) the best 1 / FACTOR of the trials so far go on."""
     stop: Literal["asha", "median", "none"] = "asha"
@@ -70,37 +71,29 @@ class Tuning(SweepCommand):
 
     def run(self, console: Console, command: str) -> int:
         """Exit status: 0 with every method tuned, 1 if one failed, 130 after an interrupt."""
-        budget = Budget(
-            trials=self.trials,
-            epochs=self.epochs,
-            grace=max(1, self.epochs // 4) if self.grace is None else self.grace,
-            factor=self.factor,
-            stop=self.stop,
-            parallel=self.parallel,
-            seed=self.seed,
-        )
         resources, trackers = self.resources(), self.trackers()
         given = overrides(self.set)
         self._check(given)
         store = self.opened()
-        series = self.series(load_datasets(self.folders(store)), given, budget)
+        series = self.series(load_datasets(self.folders(store)), given)
         ledger = TuningLedger(series, store, Path(self.tuned), command)
-        console.print(plan(ledger, budget))
+        console.print(plan(ledger))
         console.print(scope(ledger, self.size, given), highlight=False, markup=False, soft_wrap=True)
         if self.dry_run:
             return 0
         if self.submit is not None and ledger.missing:
-            of = [sorted(ledger.folders), self.size, given, asdict(budget), sorted(self.methods), self._points()]
+            budgets = [asdict(one.budget) for one in series]
+            of = [sorted(ledger.folders), self.size, given, budgets, sorted(self.methods), self._points()]
             key = digest(of)[:8]
             about = {"study": f"{self.name}-{key}", "folders": ledger.folders, "out": written_to(self.tuned)}
             return self.submitted(store, console, command, **about)
         ledger.write(final=True)  # a folder that cannot be written is found out before the first epoch
         compute(ledger, resources, console=console, trackers=trackers, stopper=Stopper(ledger))
         console.print(summary(ledger))
-        console.print("\n".join(map(_outcome, ledger.series)), highlight=False, markup=False, soft_wrap=True)
+        console.print("\n".join(map(outcome, ledger.series)), highlight=False, markup=False, soft_wrap=True)
         return _status(ledger)
 
-    def series(self, datasets: list[tuple[Path, Dataset]], given: dict[str, str], budget: Budget) -> list[Series]:
+    def series(self, datasets: list[tuple[Path, Dataset]], given: dict[str, str]) -> list[Series]:
         """One for every data set and method; a method with a teacher that is tuned as well goes after it."""
         points = self._points()
         written = {
@@ -111,17 +104,32 @@ class Tuning(SweepCommand):
                 raise InputError(f"--seed-points {path} is what this command writes", "give a copy of it")
         made: dict[tuple[str, str], Series] = {}
         for folder, dataset in datasets:
-            about: dict[str, Any] = {"dataset": dataset, "folder": folder, "profile": self.size, "budget": budget}
+            about: dict[str, Any] = {"dataset": dataset, "folder": folder, "profile": self.size}
             for method in sorted(dict.fromkeys(self.methods), key=lambda name: METHODS[name].teacher is not None):
+                own = own_overrides(given, method, self.methods)
+                whole = run_config(method, dataset, self.seed, self.size, own).recommender.epochs
                 made[dataset.name, method] = Series(
                     method=method,
-                    overrides=own_overrides(given, method, self.methods),
+                    overrides=own,
+                    budget=self._budget(whole if self.epochs is None else self.epochs),
                     tuned=Path(self.tuned),
                     points=points.get(method, ())[: self.trials - 1],
                     after=made.get((dataset.name, str(METHODS[method].teacher))),
                     **about,
                 )
         return list(made.values())
+
+    def _budget(self, epochs: int) -> Budget:
+        """What a method gets whose trials have so many epochs."""
+        return Budget(
+            trials=self.trials,
+            epochs=epochs,
+            grace=max(1, epochs // 4) if self.grace is None else self.grace,
+            factor=self.factor,
+            stop=self.stop,
+            parallel=self.parallel,
+            seed=self.seed,
+        )
 
     def _points(self) -> dict[str, list[dict[str, Any]]]:
         """Overrides of the seed points, by method."""
@@ -165,71 +173,6 @@ class Stopper(tune.Stopper):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles it for a restore that is never used
-
-
-def plan(ledger: TuningLedger, budget: Budget) -> Table:
-    """The table that is printed before anything starts."""
-    stops = {
-        "asha": f"ASHA at {', '.join(map(str, budget.rungs)) or 'none'}",
-        "median": f"the median rule from {budget.grace}",
-        "none": "no stops",
-    }[budget.stop]
-    title = f"Plan of tuning: {len(ledger.series)} x {budget.trials} trials of {budget.epochs} epochs, {stops}"
-    table = Table(title=title, title_justify="left")
-    for column in ("data set", "method"):
-        table.add_column(column)
-    for column in ("fields", "trials", "already done", "to go"):
-        table.add_column(column, justify="right")
-    for series in ledger.series:
-        told = len(series.told)
-        figures = (len(series.space), budget.trials, told, budget.trials - told)
-        table.add_row(series.dataset.name, series.method, *map(str, figures))
-    return table
-
-
-def scope(ledger: TuningLedger, profile: str, given: dict[str, str]) -> str:
-    """Profile, overrides, number of seed points, and every method's space, a line each."""
-    lines = [f"profile: {profile}"]
-    lines += [f"set: {', '.join(f'{path}={value}' for path, value in given.items())}"] if given else []
-    if points := {series.method: len(series.points) for series in ledger.series if series.points}:
-        lines.append(f"seed points: {', '.join(f'{method} {count}' for method, count in points.items())}")
-    for series in {series.method: series for series in ledger.series}.values():
-        domains = []
-        for path, domain in series.space.items():
-            values = f"{domain.low:g} to {domain.high:g}" if isinstance(domain, LogUniform) else _joined(domain.values)
-            domains.append(f"{path} {values} (default {series.default[path]:g})")
-        lines.append(f"{series.method}: {'; '.join(domains)}")
-    return "\n".join(lines)
-
-
-def summary(ledger: TuningLedger) -> Table:
-    """What was found: a row per data set and method."""
-    table = Table(title="Tuned by validation NDCG@10", title_justify="left")
-    for column in ("data set", "method"):
-        table.add_column(column)
-    for column in ("trials", "stopped", "diverged", "epochs", "best", "default"):
-        table.add_column(column, justify="right")
-    for series in ledger.series:
-        trials, best = series.trials, series.chosen
-        ends = [trial.end for trial in trials]
-        figures = (len(trials), ends.count("stopped"), ends.count("diverged"), sum(len(t.scores) for t in trials))
-        scores = [best and best.score, trials[0].score if trials else None]
-        shown = [f"{score:.4f}" if score is not None else "-" for score in scores]
-        table.add_row(series.dataset.name, series.method, *map(str, figures), *shown)
-    return table
-
-
-def _outcome(series: Series) -> str:
-    """What was chosen, or why nothing was."""
-    if series.chosen is not None:
-        values = " ".join(f"{path}={value:g}" for path, value in series.chosen.overrides.items())
-        where = tuned_file(series.tuned, series.dataset.name, series.method)
-        return f"{series.name}: {values}{' (the default)' if series.chosen.number == 0 else ''}, in {where}"
-    return f"{series.name}: {series.failed or ('every trial diverged' if series.complete else 'not finished')}"
-
-
-def _joined(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)
 
 
 def _status(ledger: TuningLedger) -> int:

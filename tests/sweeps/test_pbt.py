@@ -24,7 +24,6 @@ from sweeps.population import Epoch, Population, PopulationBudget, first_values
 from sweeps.search_spaces import Choices
 from sweeps.series import Series
 from sweeps.study import Study, load_datasets
-from sweeps.trials import Budget
 from sweeps.tuned import read_tuned, write_tuned
 from sweeps.tuning import Tuning
 
@@ -287,8 +286,8 @@ def test_a_real_population_with_ray_replaces_a_hopeless_member(words, folder, tm
     logs = sorted(folder.name for folder in (tmp_path / "out" / "tensorboard" / "pbt").iterdir())
     assert logs == [f"toy-sasrec-member-{n}-pbt-{n:04}"[: len(logs[n])] for n in range(3)]
 
-    asked = Tuning(methods=("sasrec",), dataset=(folder,), profile="tiny", trials=2, seed_points=(path,))
-    (series,) = asked.series(load_datasets((folder,)), {}, Budget(trials=2, parallel=2))
+    asked = Tuning(methods=("sasrec",), dataset=(folder,), profile="tiny", trials=2, parallel=2, seed_points=(path,))
+    (series,) = asked.series(load_datasets((folder,)), {})
     assert isinstance(series, Series)
     assert series.points == [point for point in [found["overrides"]] if point != series.default], "the default is tried"
     last = found["schedule"][-1]["values"]

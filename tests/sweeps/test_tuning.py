@@ -14,7 +14,6 @@ from sweeps.ablations import Ablations
 from sweeps.command import main
 from sweeps.search_spaces import TUNABLE
 from sweeps.study import Study, load_datasets
-from sweeps.trials import Budget
 from sweeps.tuned import read_tuned, write_tuned
 from sweeps.tuning import Stopper, Tuning
 
@@ -34,6 +33,8 @@ def words(folder, tmp_path, monkeypatch) -> list[str]:
         (["--methods"], "nothing to tune"),
         (["--trials", "0"], "--trials 0"),
         (["--epochs", "2", "--grace", "3"], "--grace 3 is longer than a trial"),
+        (["--grace", "13"], "--grace 13 is longer than a trial"),
+        (["--epochs", "0"], "--epochs 0"),
         (["--factor", "1"], "--factor 1"),
         (["--seed", "-1"], "--seed -1"),
         (["--set", "recommender.epochs=3"], "use --epochs"),
@@ -59,19 +60,39 @@ def test_a_folder_that_cannot_be_written_is_refused(words, capsys, tmp_path):
 def test_a_dry_run_prints_the_plan_and_stops(words, capsys, tmp_path):
     assert main(Tuning, [*words, "--dry-run", "--trials", "5", "--epochs", "9"]) == 0
     printed = capsys.readouterr().out
-    assert f"Plan of tuning: {len(TUNABLE)} x 5 trials of 9 epochs, ASHA at 2, 6" in printed
+    assert f"Plan of tuning: {len(TUNABLE)} x 5 trials, stopped by ASHA" in printed
     for method in TUNABLE:
-        assert re.search(rf"toy +│ {method} +│ +\d │ +5 │ +0 │ +5 │", printed)
+        assert re.search(rf"toy +│ {method} +│ +\d │ +9 │ +2, 6 │ +0 │ +5 │", printed)
     assert "sasrec: recommender.learning_rate 0.0003 to 0.005 (default 0.002)" in printed
     assert not (tmp_path / "tuned").exists() and not (tmp_path / "runs").exists()
+
+
+def test_a_trial_has_its_profiles_epochs_by_default(folder, tmp_path):
+    asked = Tuning(methods=("tiger", "sasrec"), dataset=(folder,), profile="tiny")
+    found = {series.method: series for series in asked.series(load_datasets((folder,)), {})}
+    for method, epochs, grace in (("tiger", 8, 2), ("sasrec", 12, 3)):
+        whole = run_config(method, load_dataset(folder), 0, "tiny")
+        assert whole.recommender.epochs == epochs == found[method].budget.epochs
+        assert found[method].budget.grace == grace
+        assert found[method].run_of({}).recommender_key == whole.recommender_key, "the default's trial is a study's run"
+
+
+def test_the_plan_names_the_rule_that_stops_trials(words, capsys):
+    rules = {"none": ("no stops", "-"), "median": ("stopped by the median rule", "3 and more")}
+    for stop, (rule, epochs) in {**rules, "asha": ("stopped by ASHA", "3, 9")}.items():
+        assert main(Tuning, [*words, "--methods", "sasrec", "--dry-run", "--stop", stop]) == 0
+        printed = capsys.readouterr().out
+        assert f"1 x 12 trials, {rule}" in printed
+        assert re.search(rf"sasrec +│ +\d │ +12 │ +{epochs} │ +0 │ +12 │", printed)
 
 
 def test_seed_points_are_tried_after_the_default_each_by_its_method(words, folder, tmp_path):
     point = {"recommender.learning_rate": 0.001, "recommender.d_model": 64}
     about = {"method": "sasrec", "dataset": "other", "fingerprint": "f", "profile": "small", "overrides": point}
     file = write_tuned(tmp_path / "elsewhere", about)
-    asked = Tuning(methods=("sasrec", "gru4rec"), dataset=(folder,), profile="tiny", trials=3, seed_points=(file,))
-    made = asked.series(load_datasets((folder,)), {}, Budget(trials=3, parallel=3))
+    about = {"dataset": (folder,), "profile": "tiny", "trials": 3, "parallel": 3, "seed_points": (file,)}
+    asked = Tuning(methods=("sasrec", "gru4rec"), **about)
+    made = asked.series(load_datasets((folder,)), {})
     tried = {}
     for series in made:
         series.advance(Store(tmp_path / "runs"))
@@ -89,7 +110,7 @@ def test_seed_points_that_are_the_default_or_each_other_take_no_trial(folder, tm
         write_tuned(tmp_path, {**about, "dataset": f"d{n}", "overrides": point}) for n, point in enumerate(points)
     )
     asked = Tuning(methods=("sasrec",), dataset=(folder,), profile="tiny", seed_points=files)
-    [series] = asked.series(load_datasets((folder,)), {}, Budget())
+    [series] = asked.series(load_datasets((folder,)), {})
     assert [point["recommender.d_model"] for point in series.points] == [64]
 
 

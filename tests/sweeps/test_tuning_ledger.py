@@ -1,7 +1,7 @@
 """A whole tuning without Ray: the runs that a ledger hands out are computed here, one after another, by fake stages."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import fake_stages
@@ -33,9 +33,9 @@ def ledger_of(folder, tmp_path):
     """Makes the ledger of a tuning of `folder`; equal arguments make it again, as after a kill."""
 
     def make(*names: str, budget: Budget = BUDGET, store: str = "store", tuned: str = "tuned") -> TuningLedger:
-        command = Tuning(methods=names, profile="tiny", tuned=str(tmp_path / tuned))
+        command = Tuning(methods=names, profile="tiny", tuned=str(tmp_path / tuned), **asdict(budget))
         given = EPOCHS if any(METHODS[name].quantizer for name in names) else {}
-        series = command.series([(folder, load_dataset(folder))], given, budget)
+        series = command.series([(folder, load_dataset(folder))], given)
         return TuningLedger(series, Store(tmp_path / store), tmp_path / tuned, "python sweeps/tuning.py")
 
     return make

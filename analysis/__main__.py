@@ -25,6 +25,7 @@ from analysis.report import write_report
 from analysis.rows import exported_file, load_rows
 from analysis.table1 import table1
 from analysis.tables import TABLES, Table, latex, markdown
+from analysis.tuning import load_tuned, tuning_latex, tuning_markdown
 from analysis.whole import load_whole
 from analysis.whole_report import write_whole
 from bbqrec.errors import InputError
@@ -162,6 +163,18 @@ def print_costs(store: str = "runs", study: str = "ablations") -> None:
         study: Name of the study, as for report.
     """
     print(costs_markdown(load_rows(_place(store, study), study)), end="")
+
+
+@app.command(name="tuning")
+def print_tuning(tuned: Path = Path("sweeps/tuned"), tex: bool = False) -> None:
+    """Print what tuning tried and chose, of every method and data set.
+
+    Args:
+        tuned: Folder of the tuned configs, or of one data set's.
+        tex: LaTeX instead of Markdown.
+    """
+    found = load_tuned(tuned)
+    print(tuning_latex(found) if tex else tuning_markdown(found), end="")
 
 
 @app.command(name="page")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from analysis.tuning import load_tuned
 from bbqrec.data import load_dataset
 from bbqrec.methods import run_config
 from bbqrec.store import Store
@@ -211,6 +212,10 @@ def test_a_real_tuning_with_ray_is_found_again_and_used_by_a_study(words, folder
     for trial in found["trials"]:
         assert len(trial["scores"]) == 3 if trial["end"] == "finished" else len(trial["scores"]) < 3
         assert store.load_progress("trial", trial["key"]) is None
+
+    [table] = load_tuned(tmp_path / "tuned")
+    assert (table.method, table.trials, table.epochs, table.points) == ("sasrec", 4, 3, 0)
+    assert table.score == found["score"] and table.chosen == found["overrides"]
 
     monkeypatch.setattr("sweeps.connection.session", None)  # Ray does not even start
     assert main(Tuning, [*words, *budget]) == 0

@@ -129,6 +129,21 @@ def test_nothing_is_published_that_was_judged_on_the_test_split(ledger_of):
     assert "test" not in json.dumps([series.described() for series in ledger.series])
 
 
+def test_more_trials_go_on_from_those_there_are(ledger_of):
+    few = ledger_of("sasrec", "tiger", budget=replace(BUDGET, trials=3))
+    work(few)
+    trained = computed(few)
+    more = ledger_of("sasrec", "tiger")
+    assert more.count("done") == 6, "three of each method"
+    work(more)
+    assert computed(more)[: len(trained)] == trained and {
+        name: trials[:3] for name, trials in told(more).items()
+    } == told(few)
+    straight = ledger_of("sasrec", "tiger", store="straight", tuned="straight-tuned")
+    work(straight)
+    assert told(straight) == told(more)
+
+
 @pytest.mark.parametrize("cut", [1, 4, 5, 9, 13])
 def test_a_tuning_that_is_cut_goes_on_as_if_it_had_not_been(ledger_of, cut):
     straight = ledger_of("sasrec", "tiger", store="straight", tuned="straight-tuned")

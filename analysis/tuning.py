@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from analysis.baselines import TABLE_2
 from analysis.labels import METHOD_LABELS, dataset_label, in_paper_order
 from analysis.markup import escape, latex_document, markdown_document
 from analysis.tables import ABSENT
@@ -52,7 +53,7 @@ def load_tuned(folder: str | Path) -> list[Tuned]:
     if not paths:
         raise InputError(f"{folder} has no tuned configs", "tune first: python sweeps/tuning.py")
     found = [_load(path) for path in paths]
-    datasets, methods = in_paper_order([tuned.dataset for tuned in found]), list(METHOD_LABELS)
+    datasets, methods = in_paper_order([tuned.dataset for tuned in found]), list(TABLE_2.methods)
     methods += sorted({tuned.method for tuned in found} - set(methods))
     return sorted(found, key=lambda tuned: (datasets.index(tuned.dataset), methods.index(tuned.method)))
 
@@ -91,10 +92,11 @@ def _table(found: Sequence[Tuned]) -> tuple[list[str], list[list[str]]]:
     header = ["Dataset", "Method", "trials", "epochs", "default", "best", *map(_named, fields)]
     body = []
     for tuned in found:
-        label = METHOD_LABELS[tuned.method].plain if tuned.method in METHOD_LABELS else tuned.method
         scores = [ABSENT if score is None else f"{score:.4f}" for score in (tuned.default_score, tuned.score)]
         figures = [str(tuned.trials), str(tuned.epochs), *scores]
-        body.append([dataset_label(tuned.dataset), label, *figures, *(_value(tuned, path) for path in fields)])
+        body.append(
+            [dataset_label(tuned.dataset), _label(tuned.method), *figures, *(_value(tuned, path) for path in fields)]
+        )
     return header, body
 
 
@@ -113,20 +115,28 @@ def _remarks(found: Sequence[Tuned]) -> list[str]:
         users: dict[str, list[str]] = {}
         for tuned in found:
             if path in tuned.space:
-                users.setdefault(tuned.space[path], []).append(tuned.method)
+                users.setdefault(tuned.space[path], []).append(_label(tuned.method))
         parts = [f"{domain} ({', '.join(dict.fromkeys(users[domain]))})" for domain in users]
         remarks.append(f"{_named(path)}: {'; '.join(parts) if len(parts) > 1 else next(iter(users))}.")
     budgets: dict[str, list[str]] = {}
     for tuned in found:
-        budgets.setdefault(tuned.budget, []).append(f"{dataset_label(tuned.dataset)} {tuned.method}")
+        budgets.setdefault(tuned.budget, []).append(_name(tuned))
     if len(budgets) == 1:
         remarks.append(f"Budget of every method: {next(iter(budgets))}.")
     else:
         told = [f"{budget} ({', '.join(names)})" for budget, names in budgets.items()]
         remarks.append(f"The budgets differ: {'; '.join(told)}.")
-    if points := [f"{tuned.method} {tuned.points}" for tuned in found if tuned.points]:
-        remarks.append(f"Of the trials, given by hand: {', '.join(points)}.")
+    if points := [f"{tuned.points} of {_name(tuned)}" for tuned in found if tuned.points]:
+        remarks.append(f"Trials given by hand: {', '.join(points)}.")
     return remarks
+
+
+def _name(tuned: Tuned) -> str:
+    return f"{_label(tuned.method)} on {dataset_label(tuned.dataset)}"
+
+
+def _label(method: str) -> str:
+    return METHOD_LABELS[method].plain if method in METHOD_LABELS else method
 
 
 def _named(path: str) -> str:

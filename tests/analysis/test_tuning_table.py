@@ -75,9 +75,9 @@ def test_budgets_that_differ_are_named(tuned):
     assert "- Budget of every method: 2 trials, none stopped." in tuning_markdown(load_tuned(tuned))
     write(tuned, "tiger", budget={"trials": 2, "epochs": 25, "stop": "asha"})
     said = tuning_markdown(load_tuned(tuned))
-    assert "The budgets differ: 2 trials, none stopped (Beauty sasrec, Toys sasrec, Toys letter); " in said
-    assert "2 trials, stopped by ASHA (Toys tiger)." in said
-    assert "given by hand: sasrec 1." in said
+    assert "The budgets differ: 2 trials, none stopped (SASRec on Beauty, SASRec on Toys, LETTER on Toys); " in said
+    assert "2 trials, stopped by ASHA (TIGER on Toys)." in said
+    assert "- Trials given by hand: 1 of SASRec on Toys." in said
 
 
 def test_the_command_prints_both_forms(tuned, capsys):

@@ -47,9 +47,10 @@ class AtHand:
 class Series:
     """Suggests, round after round, what to try next. Trial 0 is the default: profile and `overrides`, the user's.
 
-    `points` are values that are tried next, each once, before anything is suggested. `tuned` is the folder with the
-    tuned configs, from which a teacher takes its own; `after` is the teacher's series, if it is tuned as well. Raises
-    InputError for overrides that do not go with every value of the space, and for points outside it.
+    Varied are the `fields` of the method's space, or all. `points` are values that are tried next, each once, before
+    anything is suggested. `tuned` is the folder with the tuned configs, from which a teacher takes its own; `after` is
+    the teacher's series, if it is tuned as well. Raises InputError for overrides that do not go with every value of the
+    space, for points outside it, and where nothing is left to vary.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Series:
         overrides: Mapping[str, Any],
         budget: Budget,
         tuned: Path,
+        fields: Sequence[str] = (),
         points: Sequence[Mapping[str, Any]] = (),
         after: "Series | None" = None,
     ) -> None:
@@ -69,7 +71,10 @@ class Series:
         self.overrides, self.budget, self.tuned, self.after = overrides, budget, tuned, after
         self.name = f"{dataset.name} {method}"
         start = self.run_of({})
-        self.space = space_of(method, start, overrides)
+        whole = space_of(method, start, overrides)
+        self.space = {path: domain for path, domain in whole.items() if not fields or path in fields}
+        if not self.space:
+            raise InputError(f"nothing of {method} is left to vary", "give other --fields, or less by --set")
         self.default = {path: default(start, path) for path in self.space}
         for path, domain in self.space.items():
             for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):

@@ -30,7 +30,7 @@ from bbqrec.schema import Dataset
 from sweeps.command import SweepCommand, main
 from sweeps.command_line import overrides
 from sweeps.launch import compute
-from sweeps.search_spaces import TUNABLE
+from sweeps.search_spaces import TUNABLE, space_for
 from sweeps.series import Series
 from sweeps.study import load_datasets, own_overrides
 from sweeps.trials import Budget
@@ -48,6 +48,8 @@ class Tuning(SweepCommand):
 
     methods: tuple[str, ...] = TUNABLE
     """Methods to tune, out of those of Table 2."""
+    fields: tuple[str, ...] = ()
+    """Vary these alone, such as recommender.dropout, as far as a method's space has them. Default: all of it."""
     trials: int = 12
     """Trials of each method; the first one is its default config."""
     epochs: int | None = None
@@ -83,7 +85,8 @@ class Tuning(SweepCommand):
             return 0
         if self.submit is not None and ledger.missing:
             budgets = [asdict(one.budget) for one in series]
-            of = [sorted(ledger.folders), self.size, given, budgets, sorted(self.methods), self._points()]
+            about = [sorted(self.methods), sorted(self.fields), self._points()]
+            of = [sorted(ledger.folders), self.size, given, budgets, *about]
             key = digest(of)[:8]
             about = {"study": f"{self.name}-{key}", "folders": ledger.folders, "out": written_to(self.tuned)}
             return self.submitted(store, console, command, **about)
@@ -111,6 +114,7 @@ class Tuning(SweepCommand):
                 made[dataset.name, method] = Series(
                     method=method,
                     overrides=own,
+                    fields=self.fields,
                     budget=self._budget(whole if self.epochs is None else self.epochs),
                     tuned=Path(self.tuned),
                     points=points.get(method, ())[: self.trials - 1],
@@ -153,6 +157,9 @@ class Tuning(SweepCommand):
         require_known("profile", self.size, PROFILES)
         if not self.methods:
             raise InputError("there is nothing to tune", "give at least one method")
+        spaces = {path for method in self.methods for path in space_for(method)}
+        for path in self.fields:
+            require_known("field to vary", path, sorted(spaces))
         if "recommender.epochs" in given:
             raise InputError("--set recommender.epochs is the budget", "use --epochs")
         if not self.tuned or (Path(self.tuned).exists() and not Path(self.tuned).is_dir()):

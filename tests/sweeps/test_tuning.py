@@ -42,6 +42,9 @@ def words(folder, tmp_path, monkeypatch) -> list[str]:
         (["--set", "recommender.droput=3"], "did you mean dropout?"),
         (["--set", "recommender.heads=3"], "heads=3 must divide d_model=32"),
         (["--cpus-per-run", "0"], "--cpus-per-run 0"),
+        (["--fields", "recommender.droput"], "unknown field to vary 'recommender.droput': did you mean"),
+        (["--fields", "recommender.encoder_layers"], "unknown field to vary 'recommender.encoder_layers'"),
+        (["--fields", "recommender.dropout", "--set", "recommender.dropout=0.2"], "nothing of sasrec is left to vary"),
     ],
 )
 def test_bad_input_is_one_line_and_starts_nothing(words, capsys, tmp_path, more, said):
@@ -146,6 +149,22 @@ def test_what_is_set_is_not_tuned(words, capsys):
     printed = capsys.readouterr().out
     assert "set: recommender.dropout=0.3, quantizer.gamma=2" in printed
     assert "dropout 0" not in printed and "quantizer.gamma 0" not in printed and "quantizer.beta 0.5" in printed
+
+
+def test_the_fields_alone_are_tuned_of_the_methods_that_have_them(words, folder, capsys, tmp_path):
+    fields = ("recommender.dropout", "recommender.layers", "recommender.encoder_layers")
+    assert main(Tuning, [*words, "--methods", "sasrec", "tiger", "--dry-run", "--fields", *fields]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "sasrec: recommender.dropout 0.1 0.2 0.3 0.4 0.5" in printed and "learning_rate" not in printed
+    asked = Tuning(methods=("sasrec", "tiger"), dataset=(folder,), profile="tiny", fields=fields, trials=3, parallel=3)
+    found = {series.method: series for series in asked.series(load_datasets((folder,)), {})}
+    for method, own in (("sasrec", {fields[0], fields[1]}), ("tiger", {fields[0], fields[2]})):
+        series = found[method]
+        series.advance(Store(tmp_path / "runs"))
+        assert set(series.space) == own
+        assert all(set(trial.overrides) == own for trial in series.at_hand.values())
+        default = run_config(method, load_dataset(folder), 0, "tiny").recommender.learning_rate
+        assert {trial.run.config.recommender.learning_rate for trial in series.at_hand.values()} == {default}
 
 
 def test_a_tuning_that_was_interrupted_says_so(words, capsys, monkeypatch):

@@ -45,12 +45,13 @@ def summary(ledger: TuningLedger) -> Table:
     table = Table(title="Tuned by validation NDCG@10", title_justify="left")
     for column in ("data set", "method"):
         table.add_column(column)
-    for column in ("trials", "stopped", "diverged", "epochs", "best", "default"):
+    for column in ("trials", "stopped, diverged", "epochs", "best", "default"):
         table.add_column(column, justify="right")
     for series in ledger.series:
         trials, best = series.trials, series.chosen
         ends = [trial.end for trial in trials]
-        figures = (len(trials), ends.count("stopped"), ends.count("diverged"), sum(len(t.scores) for t in trials))
+        early = f"{ends.count('stopped')}, {ends.count('diverged')}"
+        figures = (len(trials), early, sum(len(t.scores) for t in trials))
         scores = [best and best.score, trials[0].score if trials else None]
         shown = [f"{score:.4f}" if score is not None else "-" for score in scores]
         table.add_row(series.dataset.name, series.method, *map(str, figures), *shown)

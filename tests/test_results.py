@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis.lint import lint
+from analysis.tuning import load_tuned, tuning_latex, tuning_markdown
 from analysis.whole_report import write_whole
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -33,3 +34,10 @@ def test_a_report_is_rebuilt_from_its_rows(tmp_path, report):
 @pytest.mark.parametrize("rows", sorted(RESULTS.glob("**/rows.csv")), ids=lambda path: str(path.relative_to(RESULTS)))
 def test_the_scores_are_possible(rows):
     assert lint(rows) == []
+
+
+@pytest.mark.parametrize("folder", sorted(RESULTS.glob("*/tuned")), ids=lambda path: path.parent.name)
+def test_the_table_of_tuning_is_that_of_the_tuned_configs(folder):
+    found = load_tuned(folder)
+    assert (folder.parent / "tuning.md").read_text(encoding="utf-8") == tuning_markdown(found)
+    assert (folder.parent / "tuning.tex").read_text(encoding="utf-8") == tuning_latex(found)

@@ -28,7 +28,10 @@ HOW = (
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """One file. `default` and `chosen` are values by dotted field; `space` says in words what was tried."""
+    """One file. `default` and `chosen` are values by dotted field, scores validation NDCG@10 (None: diverged).
+
+    `budget` and `space` say in words how much and what was tried; `points` is the number of trials given by hand.
+    """
 
     dataset: str
     method: str
@@ -152,14 +155,14 @@ def _load(path: Path) -> Tuned:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} ({' '.join(str(error).split())})", "tune again") from error
     try:
-        budget = dict(found["budget"])
-        epochs, rule = budget.pop("epochs"), budget["stop"]
-        stops = "none stopped" if rule == "none" else f"stopped by {'ASHA' if rule == 'asha' else 'the median rule'}"
+        budget = found["budget"]
+        rules = {"none": "none stopped", "median": "stopped by the median rule"}
+        stops = rules.get(budget["stop"]) or f"stopped by ASHA (the best 1 / {budget['factor']} go on)"
         return Tuned(
             dataset=found["dataset"],
             method=found["method"],
             budget=f"{budget['trials']} trials, {stops}",
-            epochs=epochs,
+            epochs=budget["epochs"],
             trials=len(found["trials"]),
             default={path: found["trials"][0]["overrides"][path] for path in found["space"]},
             chosen={path: found["overrides"][path] for path in found["space"]},

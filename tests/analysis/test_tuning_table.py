@@ -73,10 +73,12 @@ def test_one_data_set_alone(tuned):
 
 def test_budgets_that_differ_are_named(tuned):
     assert "- Budget of every method: 2 trials, none stopped." in tuning_markdown(load_tuned(tuned))
-    write(tuned, "tiger", budget={"trials": 2, "epochs": 25, "stop": "asha"})
+    write(tuned, "tiger", budget={"trials": 2, "epochs": 25, "stop": "asha", "factor": 3})
+    write(tuned, "bbqrec", budget={"trials": 2, "epochs": 8, "stop": "asha", "factor": 4})
     said = tuning_markdown(load_tuned(tuned))
     assert "The budgets differ: 2 trials, none stopped (SASRec on Beauty, SASRec on Toys, LETTER on Toys); " in said
-    assert "2 trials, stopped by ASHA (TIGER on Toys)." in said
+    assert "2 trials, stopped by ASHA (the best 1 / 3 go on) (TIGER on Toys); " in said
+    assert "2 trials, stopped by ASHA (the best 1 / 4 go on) (BBQRec on Toys)." in said
     assert "- Trials given by hand: 1 of SASRec on Toys." in said
 
 
